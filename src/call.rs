@@ -1,0 +1,138 @@
+//! What can be asked of the engine, and what it answers.
+//!
+//! A [`Call`] is made of well-formed values only, so bad input never gets this far.
+
+use crate::error::Error;
+use crate::holder::Holder;
+use crate::key::{Key, Target};
+use crate::lease::Lease;
+use crate::store::{Grant, Status};
+use crate::story::Story;
+
+/// A question or a change asked for by a client.
+#[derive(Clone, Debug)]
+pub enum Call {
+    /// Lock all targets or none: [`Reply::Locks`].
+    Acquire(Ask),
+    /// Give up the story's lock on the target: [`Reply::Released`].
+    Release {
+        /// What.
+        target: Target,
+        /// Whose.
+        story: Story,
+    },
+    /// Give up these grants: [`Reply::LetGo`].
+    LetGo {
+        /// Which.
+        grants: Vec<(Key, u64)>,
+        /// Whether a scope ends: the last of a grant's scopes gives it up, or gives it the lease back
+        /// that it had before the first.
+        scope: bool,
+    },
+    /// Begin the lease of the story's lock anew: [`Reply::Locks`] of one.
+    Renew {
+        /// What.
+        target: Target,
+        /// Whose.
+        story: Story,
+        /// The new length; `None` for the same.
+        lease: Option<Lease>,
+    },
+    /// Begin the lease of this grant anew: [`Reply::Locks`] of one.
+    Extend {
+        /// The key.
+        key: Key,
+        /// The grant.
+        token: u64,
+        /// The new length; `None` for the same.
+        lease: Option<Lease>,
+    },
+    /// Whether this grant is current: [`Reply::Verified`].
+    Verify {
+        /// The key.
+        key: Key,
+        /// The grant.
+        token: u64,
+    },
+    /// Who holds the target: [`Reply::Holder`].
+    Check {
+        /// What.
+        target: Target,
+    },
+    /// Give up all locks of the story: [`Reply::Cleaned`].
+    Cleanup {
+        /// Whose.
+        story: Story,
+    },
+    /// Everything that is held: [`Reply::Status`].
+    Status,
+    /// Give up every lock taken through this client: [`Reply::Closed`].
+    Close,
+}
+
+/// A set of targets to lock.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// What; two spellings of one path count once.
+    pub targets: Vec<Target>,
+    /// For whom.
+    pub story: Story,
+    /// For how long.
+    pub lease: Lease,
+    /// Whether a scope begins: its lock is bound until [`Call::LetGo`] ends the scope.
+    pub scope: bool,
+    /// Whether the lease alone ends the lock, so that it outlives this process.
+    pub detached: bool,
+    /// Why, in the story's words.
+    pub reason: Option<String>,
+}
+
+/// What a call came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The locks that the story has now.
+    Locks(Vec<Grant>),
+    /// The path is free of the story.
+    Released,
+    /// Whether each grant was still there.
+    LetGo(Vec<bool>),
+    /// Whether the grant is current.
+    Verified(bool),
+    /// Who holds, if anybody does.
+    Holder(Option<Box<Holder>>),
+    /// How many locks were removed.
+    Cleaned(usize),
+    /// Everything that is held.
+    Status(Box<Status>),
+    /// The client's locks are given up.
+    Closed,
+}
+
+/// What a client is told.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// The answer to the call with this ticket.
+    Answer(u64, Result<Reply, Error>),
+    /// A lock that the client took was given up at its own wish, by path or by story.
+    GivenUp {
+        /// What was locked.
+        key: Key,
+        /// The grant.
+        token: u64,
+    },
+    /// A lock that the client took is lost; the error says how.
+    Lost {
+        /// What was locked.
+        key: Key,
+        /// The grant.
+        token: u64,
+        /// `ECOMPROMISED`, with the path, the story, and who has it now.
+        error: Error,
+    },
+}
+
+/// Where a client's messages go.
+pub trait Port: Send + Sync + 'static {
+    /// Takes all messages of one batch, in one wake-up. Must not wait.
+    fn deliver(&self, messages: Vec<Message>);
+}

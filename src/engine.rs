@@ -1,0 +1,187 @@
+//! The engine: one thread a root, which all managers and worker threads of a process share.
+//!
+//! Promises: nothing is started before the first call, and the thread ends with its last client; file
+//! work never runs on the caller's thread; what is in flight at one time shares one taking of the guard,
+//! one writing of the view and one delivery. No thread waits for a lock.
+//!
+//! # Cancel safety
+//! A call whose answer nobody waits for is still carried out. A client that is closed, or dropped, gives
+//! up every lock that it took, those granted meanwhile included.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::call::{Call, Port};
+use crate::clock::{Clock, SystemClock};
+use crate::desk::{Desk, MakeStore, Request};
+use crate::error::{Code, Error};
+use crate::files::Files;
+use crate::holdings::ClientId;
+
+/// The most calls served under one taking of the guard.
+const BATCH: usize = 256;
+/// How long a process that exits waits for its locks to be given up; the kernel frees them anyway.
+const FAREWELL: Duration = Duration::from_millis(250);
+
+/// The engine of one root.
+#[derive(Debug)]
+pub struct Engine {
+    requests: UnboundedSender<Request>,
+    clients: AtomicU64,
+    life_line: Arc<Mutex<Option<i32>>>,
+}
+
+impl Engine {
+    /// The engine of a root in this process: started now, or shared if it runs.
+    ///
+    /// # Errors
+    /// What the system says when it has no thread to spare.
+    pub fn of(root: &Path) -> Result<Arc<Engine>, Error> {
+        static RUNNING: Mutex<Option<HashMap<PathBuf, Weak<Engine>>>> = Mutex::new(None);
+        // Two spellings of a root are one project; one that cannot be resolved fails at its first call.
+        let root = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = running.get_or_insert_default();
+        if let Some(engine) = running.get(&root).and_then(Weak::upgrade) {
+            return Ok(engine);
+        }
+        running.retain(|_, engine| engine.strong_count() > 0);
+        let engine = Engine::start(&root, Arc::new(SystemClock))?;
+        running.insert(root, Arc::downgrade(&engine));
+        Ok(engine)
+    }
+
+    /// A new engine over the file store of a root, with this clock.
+    ///
+    /// # Errors
+    /// As [`Engine::of`].
+    pub fn start(root: &Path, clock: Arc<dyn Clock>) -> Result<Arc<Engine>, Error> {
+        let (requests, calls) = unbounded_channel();
+        let life_line = Arc::new(Mutex::new(None));
+        let engine = Engine { requests, clients: AtomicU64::new(0), life_line };
+        let life_line = Arc::clone(&engine.life_line);
+        let root = root.to_owned();
+        let path = root.clone();
+        let serve = move || {
+            let files_clock = Arc::clone(&clock);
+            let make: MakeStore =
+                Box::new(move || Box::new(Files::new(&root, Arc::clone(&files_clock))));
+            run(Desk::new(make, clock), calls, &life_line);
+        };
+        std::thread::Builder::new()
+            .name("storylock".to_owned())
+            .spawn(serve)
+            .map_err(|cause| Error::system("start a thread for", &path, &cause))?;
+        Ok(Arc::new(engine))
+    }
+
+    /// A new client, whose messages go to this port.
+    pub fn client(self: &Arc<Engine>, port: Arc<dyn Port>) -> Client {
+        Client {
+            id: self.clients.fetch_add(1, Ordering::Relaxed),
+            tickets: AtomicU64::new(0),
+            engine: Arc::clone(self),
+            port,
+            is_closed: AtomicBool::new(false),
+        }
+    }
+}
+
+/// Serves calls until there is nobody left to make any.
+fn run(mut desk: Desk, mut calls: UnboundedReceiver<Request>, life_line: &Mutex<Option<i32>>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    // Without it every client sees that its calls cannot be taken, and says so.
+    let Ok(runtime) = runtime else { return };
+    runtime.block_on(async {
+        let mut batch = Vec::new();
+        loop {
+            let rest = desk.tend_in();
+            tokio::select! {
+                biased;
+                count = calls.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    desk.serve(std::mem::take(&mut batch), |desk| {
+                        *life_line.lock().unwrap_or_else(PoisonError::into_inner) =
+                            desk.life_line();
+                    });
+                    if desk.tend_in().is_some_and(|rest| rest.is_zero()) {
+                        desk.tend();
+                    }
+                }
+                () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => desk.tend(),
+            }
+        }
+    });
+    desk.leave();
+}
+
+/// One user of an engine: a manager in JavaScript.
+pub struct Client {
+    id: ClientId,
+    tickets: AtomicU64,
+    engine: Arc<Engine>,
+    port: Arc<dyn Port>,
+    is_closed: AtomicBool,
+}
+
+impl Client {
+    /// Asks for something; the answer carries the ticket.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STATE` after [`Call::Close`], or when the engine is gone.
+    pub fn submit(&self, call: Call) -> Result<u64, Error> {
+        let is_close = matches!(call, Call::Close);
+        if self.is_closed.fetch_or(is_close, Ordering::SeqCst) {
+            return Err(closed());
+        }
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.send(ticket, call, None)?;
+        Ok(ticket)
+    }
+
+    /// Gives up every lock of this client, waiting for it a fraction of a second at most.
+    pub fn leave(&self) {
+        let (served, wait) = std::sync::mpsc::sync_channel(1);
+        let is_closed = self.is_closed.swap(true, Ordering::SeqCst);
+        if !is_closed && self.send(u64::MAX, Call::Close, Some(served)).is_ok() {
+            let _ = wait.recv_timeout(FAREWELL);
+        }
+    }
+
+    /// The descriptor of the file that keeps this process's locks alive: a child process that
+    /// inherits it keeps them too. `None` before the first lock.
+    pub fn life_line(&self) -> Option<i32> {
+        *self.engine.life_line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(
+        &self,
+        ticket: u64,
+        call: Call,
+        served: Option<std::sync::mpsc::SyncSender<()>>,
+    ) -> Result<(), Error> {
+        let port = Arc::clone(&self.port);
+        let request = Request { client: self.id, port, ticket, call, served };
+        self.engine.requests.send(request).map_err(|_| closed())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if !self.is_closed.swap(true, Ordering::SeqCst) {
+            let _ = self.send(u64::MAX, Call::Close, None);
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(Code::Closed, "This lock manager is closed.")
+        .hint("Make a new one: new LockManager().")
+}

@@ -1,0 +1,242 @@
+//! One error type for every refusal and failure, written for the one who must act on it.
+//!
+//! Promises: `code` says what kind of thing happened and never changes between versions; `message`
+//! names the path, who is in the way, and what to do next; the rest of the fields say the same as data.
+//! Constructors live beside the rule they report; this file knows only what an error *is*.
+
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use crate::holder::Holder;
+
+/// What kind of thing happened. The names are the codes that JavaScript sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Code {
+    /// Another story holds the path.
+    Locked,
+    /// The caller does not hold what it asks about.
+    NotAcquired,
+    /// The lock was held, and was lost.
+    Compromised,
+    /// The record on disk is not one this version can read.
+    BadRecord,
+    /// The handle was closed.
+    Closed,
+    /// An argument of the right type has a value that cannot be.
+    InvalidValue,
+    /// A number is outside its range.
+    OutOfRange,
+    /// The system said no; the name is its own (`ENOSPC`, `EACCES`, …).
+    System(&'static str),
+    /// A defect of this library, caught.
+    Internal,
+}
+
+impl Code {
+    /// The code as JavaScript sees it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Code::Locked => "ELOCKED",
+            Code::NotAcquired => "ENOTACQUIRED",
+            Code::Compromised => "ECOMPROMISED",
+            Code::BadRecord => "EBADRECORD",
+            Code::Closed => "ERR_INVALID_STATE",
+            Code::InvalidValue => "ERR_INVALID_ARG_VALUE",
+            Code::OutOfRange => "ERR_OUT_OF_RANGE",
+            Code::System(name) => name,
+            Code::Internal => "EINTERNAL",
+        }
+    }
+}
+
+/// A refusal or a failure. Nothing was changed by the call that returns one, unless it says so.
+/// Its fields are read straight from it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.message)]
+pub struct Error(Box<Report>);
+
+/// What an [`Error`] tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What kind of thing happened.
+    pub code: Code,
+    /// What happened, to which path, who holds it; ends with the hint.
+    pub message: String,
+    /// The file that the call was about.
+    pub path: Option<PathBuf>,
+    /// The story that asked.
+    pub story: Option<String>,
+    /// Who is in the way.
+    pub holder: Option<Holder>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl Deref for Error {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.0
+    }
+}
+
+impl Error {
+    /// An error of this kind; builder methods add what is known.
+    pub fn new(code: Code, message: impl Into<String>) -> Error {
+        let message = message.into();
+        Error(Box::new(Report { code, message, path: None, story: None, holder: None, hint: None }))
+    }
+
+    /// An argument that cannot be: `The argument 'storyId' must …`.
+    pub fn invalid(argument: &str, rule: impl fmt::Display) -> Error {
+        Error::new(Code::InvalidValue, format!("The argument '{argument}' {rule}"))
+    }
+
+    /// A number outside its range.
+    pub fn out_of_range(argument: &str, rule: impl fmt::Display) -> Error {
+        Error::new(
+            Code::OutOfRange,
+            format!("The value of '{argument}' is out of range. It {rule}"),
+        )
+    }
+
+    /// "Failed to <verb> <path>: <what the system said>", with the remedy for that error.
+    pub fn system(verb: &str, path: &Path, cause: &io::Error) -> Error {
+        let code = Code::System(errno_name(cause));
+        let error =
+            Error::new(code, format!("Failed to {verb} {}: {cause}.", path.display())).at(path);
+        match remedy(cause) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    /// Names the path that the call was about.
+    #[must_use]
+    pub fn at(mut self, path: &Path) -> Error {
+        self.0.path = Some(path.to_owned());
+        self
+    }
+
+    /// Names the story that asked.
+    #[must_use]
+    pub fn by(mut self, story: &str) -> Error {
+        self.0.story = Some(story.to_owned());
+        self
+    }
+
+    /// Names who is in the way.
+    #[must_use]
+    pub fn held_by(mut self, holder: Holder) -> Error {
+        self.0.holder = Some(holder);
+        self
+    }
+
+    /// Says what to do next, in the message too.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        let hint = hint.into();
+        self.0.message.push(' ');
+        self.0.message.push_str(&hint);
+        self.0.hint = Some(hint);
+        self
+    }
+
+    /// Whether another story was in the way, so that a later try may succeed.
+    pub fn is_conflict(&self) -> bool {
+        self.code == Code::Locked
+    }
+}
+
+fn remedy(cause: &io::Error) -> Option<&'static str> {
+    use io::ErrorKind as Kind;
+    Some(match cause.kind() {
+        Kind::StorageFull | Kind::QuotaExceeded => {
+            "Nothing was granted. Free some space on that disk, then try again."
+        }
+        Kind::ReadOnlyFilesystem => {
+            "Nothing was granted. Locks live beside the files they guard: make that file system writable, or set STORYLOCK_ROOT to a project that is."
+        }
+        Kind::PermissionDenied => {
+            "Nothing was granted. Give this user write access there, or run as the owner of the project."
+        }
+        Kind::NotFound => "Nothing was granted. Check that the project folder still exists.",
+        _ if errno_name(cause) == "EMFILE" => {
+            "Nothing was granted. This process has too many open files: close some, or raise `ulimit -n`."
+        }
+        _ => return None,
+    })
+}
+
+/// The C name of a system error, as Node.js reports it in `code`.
+pub(crate) fn errno_name(error: &io::Error) -> &'static str {
+    #[cfg(unix)]
+    if let Some(raw) = error.raw_os_error() {
+        use rustix::io::Errno;
+        let known = [
+            (Errno::ACCESS, "EACCES"),
+            (Errno::AGAIN, "EAGAIN"),
+            (Errno::BADF, "EBADF"),
+            (Errno::BUSY, "EBUSY"),
+            (Errno::DQUOT, "EDQUOT"),
+            (Errno::EXIST, "EEXIST"),
+            (Errno::FBIG, "EFBIG"),
+            (Errno::INTR, "EINTR"),
+            (Errno::INVAL, "EINVAL"),
+            (Errno::IO, "EIO"),
+            (Errno::ISDIR, "EISDIR"),
+            (Errno::LOOP, "ELOOP"),
+            (Errno::MFILE, "EMFILE"),
+            (Errno::NAMETOOLONG, "ENAMETOOLONG"),
+            (Errno::NFILE, "ENFILE"),
+            (Errno::NODEV, "ENODEV"),
+            (Errno::NOENT, "ENOENT"),
+            (Errno::NOLCK, "ENOLCK"),
+            (Errno::NOMEM, "ENOMEM"),
+            (Errno::NOSPC, "ENOSPC"),
+            (Errno::NOSYS, "ENOSYS"),
+            (Errno::NOTDIR, "ENOTDIR"),
+            (Errno::NOTEMPTY, "ENOTEMPTY"),
+            (Errno::NOTSUP, "ENOTSUP"),
+            (Errno::NXIO, "ENXIO"),
+            (Errno::PERM, "EPERM"),
+            (Errno::ROFS, "EROFS"),
+            (Errno::STALE, "ESTALE"),
+            (Errno::TIMEDOUT, "ETIMEDOUT"),
+            (Errno::XDEV, "EXDEV"),
+        ];
+        if let Some((_, name)) = known.iter().find(|(errno, _)| errno.raw_os_error() == raw) {
+            return name;
+        }
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound => "ENOENT",
+        io::ErrorKind::PermissionDenied => "EACCES",
+        io::ErrorKind::AlreadyExists => "EEXIST",
+        io::ErrorKind::WouldBlock => "EAGAIN",
+        io::ErrorKind::StorageFull => "ENOSPC",
+        io::ErrorKind::ReadOnlyFilesystem => "EROFS",
+        io::ErrorKind::NotADirectory => "ENOTDIR",
+        io::ErrorKind::IsADirectory => "EISDIR",
+        io::ErrorKind::Unsupported => "ENOTSUP",
+        _ => "EIO",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_keeps_its_code_and_gains_path_and_remedy() {
+        let cause = io::Error::from_raw_os_error(28);
+        let error = Error::system("write", Path::new("/p/.ai/locks/x.lock"), &cause);
+        assert_eq!(error.code.as_str(), "ENOSPC");
+        assert_eq!(error.path.as_deref(), Some(Path::new("/p/.ai/locks/x.lock")));
+        assert!(error.message.contains("/p/.ai/locks/x.lock"), "{}", error.message);
+        assert!(error.message.contains("Free some space"), "{}", error.message);
+    }
+}

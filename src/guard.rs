@@ -1,0 +1,320 @@
+//! The guard: one kernel lock a project, held for every change, and the numbers that it keeps.
+//!
+//! Promises: one process at a time changes anything; the kernel frees the guard when its holder dies, so
+//! it is never stale and never broken by force; a wait for it is bounded and ends by naming the process
+//! that has it; the sequence rises with every token drawn and never falls.
+//!
+//! The file is small and of fixed size: a header, and a ring of the keys changed last, so that a process
+//! that has looked away for a while learns what to read again without reading everything. A key is
+//! noted *before* it is changed: after a kill in between, somebody reads a record again for nothing.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..8 | `storylk1` |
+//! | 8..16 | sequence: the last token drawn |
+//! | 16..24 | how many changes were ever noted |
+//! | 24..32 | how many of them the view shows |
+//! | 32..48 | first half of SHA-256 of the boot id |
+//! | 48..64 | zeros |
+//! | 64..65536 | 2046 slots of 32 bytes: change *n* (from 0) is the key in slot *n* mod 2046 |
+//!
+//! Numbers are little-endian.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::clock::Clock;
+use crate::error::{Code, Error};
+use crate::key::Key;
+use crate::patience::Patience;
+use crate::sys;
+
+const MAGIC: &[u8; 8] = b"storylk1";
+const HEADER: usize = 64;
+const SLOT: usize = 32;
+const SLOTS: u64 = 2046;
+
+/// How long to wait for the guard before saying who has it. Held properly it is held for well under a
+/// millisecond; only a stopped process, or a machine in deep trouble, keeps it for seconds.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The guard of a project, not held.
+#[derive(Debug)]
+pub struct Guard {
+    file: Arc<File>,
+    path: PathBuf,
+    patience: Patience,
+    header: Header,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Header {
+    sequence: u64,
+    changes: u64,
+    viewed: u64,
+    boot: [u8; 16],
+}
+
+/// What was changed since somebody last looked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// These keys, some perhaps more than once.
+    Keys(Vec<Key>),
+    /// More than the ring remembers: anything.
+    Everything,
+}
+
+impl Guard {
+    /// A guard on this open file.
+    pub fn new(file: File, path: &Path) -> Guard {
+        let file = Arc::new(file);
+        Guard {
+            patience: Patience::new(Arc::clone(&file)),
+            file,
+            path: path.to_owned(),
+            header: Header::default(),
+        }
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The last token known to be drawn.
+    pub fn sequence(&self) -> u64 {
+        self.header.sequence
+    }
+
+    /// Starts above this token if the guard turns out to be new.
+    #[must_use]
+    pub fn above(mut self, sequence: u64) -> Guard {
+        self.header.sequence = sequence;
+        self
+    }
+
+    /// Takes the guard, waiting at most [`PATIENCE`].
+    ///
+    /// # Errors
+    /// `EBUSY` naming the process that has it when the wait was in vain; what the system says.
+    pub fn lock(&mut self, clock: &dyn Clock) -> Result<Held<'_>, Error> {
+        let failed = |cause: io::Error| Error::system("lock", &self.path, &cause);
+        if !self.patience.lock(PATIENCE).map_err(failed)? {
+            return Err(self.stuck());
+        }
+        let mut held = Held { guard: self };
+        held.read_header(clock)?;
+        Ok(held)
+    }
+
+    fn stuck(&self) -> Error {
+        let seconds = PATIENCE.as_secs();
+        let path = self.path.display();
+        let (who, hint) = match sys::guard_blocker(&self.file) {
+            Some(pid) => (
+                format!("process {pid}"),
+                format!(
+                    "If it is stopped, `kill -CONT {pid}` lets it go on; ending it frees the guard at once."
+                ),
+            ),
+            None => (
+                "another process".to_owned(),
+                "Look for a stopped process with this file open and continue or end it.".to_owned(),
+            ),
+        };
+        let message = format!("{who} has held the guard {path} for over {seconds} s.");
+        Error::new(Code::System("EBUSY"), message)
+            .at(&self.path)
+            .hint(format!("Nothing was granted. {hint}"))
+    }
+}
+
+/// The guard, held until this is dropped. Only through it can anything be changed.
+#[derive(Debug)]
+pub struct Held<'a> {
+    guard: &'a mut Guard,
+}
+
+impl Held<'_> {
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.guard.file
+    }
+
+    /// How many changes were ever noted.
+    pub fn changes(&self) -> u64 {
+        self.guard.header.changes
+    }
+
+    /// Whether the view shows every change.
+    pub fn is_viewed(&self) -> bool {
+        self.guard.header.viewed == self.guard.header.changes
+    }
+
+    /// Raises the sequence to at least this.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn raise_sequence(&mut self, floor: u64) -> Result<(), Error> {
+        if self.guard.header.sequence < floor {
+            self.guard.header.sequence = floor;
+            self.write_header()?;
+        }
+        Ok(())
+    }
+
+    /// Draws a number that no one ever had.
+    ///
+    /// # Errors
+    /// What the system says; the number is then lost, which is no harm.
+    pub fn draw(&mut self) -> Result<u64, Error> {
+        self.guard.header.sequence += 1;
+        self.write_header()?;
+        Ok(self.guard.header.sequence)
+    }
+
+    /// Notes that these keys are about to change.
+    ///
+    /// # Errors
+    /// What the system says; nothing must be changed then.
+    pub fn note(&mut self, keys: &[Key]) -> Result<(), Error> {
+        let first_slot = self.guard.header.changes;
+        self.guard.header.changes += keys.len() as u64;
+        // The header first: a slot beyond the count would overwrite a note that is still needed.
+        self.write_header()?;
+        for (number, key) in (first_slot..).zip(keys) {
+            self.write(&key.0, slot(number))?;
+        }
+        Ok(())
+    }
+
+    /// Notes that these keys are about to be granted, and draws a token for each: the first is
+    /// answered, the others follow it.
+    ///
+    /// # Errors
+    /// What the system says; nothing must be changed then.
+    pub fn note_grants(&mut self, keys: &[Key]) -> Result<u64, Error> {
+        let first = self.guard.header.sequence + 1;
+        self.guard.header.sequence += keys.len() as u64;
+        self.note(keys)?;
+        Ok(first)
+    }
+
+    /// Notes that the view shows everything noted so far.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn note_viewed(&mut self) -> Result<(), Error> {
+        self.guard.header.viewed = self.guard.header.changes;
+        self.write_header()
+    }
+
+    /// What was changed after the first `seen` changes.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn news(&self, seen: u64) -> Result<News, Error> {
+        let changes = self.guard.header.changes;
+        if seen > changes || changes - seen > SLOTS {
+            return Ok(News::Everything);
+        }
+        let mut keys = Vec::with_capacity((changes - seen) as usize);
+        for number in seen..changes {
+            let mut key = [0; SLOT];
+            self.read(&mut key, slot(number))?;
+            keys.push(Key(key));
+        }
+        Ok(News::Keys(keys))
+    }
+
+    fn read_header(&mut self, clock: &dyn Clock) -> Result<(), Error> {
+        let mut bytes = [0; HEADER];
+        self.read(&mut bytes, 0)?;
+        let number = |at: usize| {
+            let mut number = [0; 8];
+            number.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(number)
+        };
+        let mut boot = [0; 16];
+        boot.copy_from_slice(&bytes[32..48]);
+        let known = Header { sequence: number(8), changes: number(16), viewed: number(24), boot };
+        if &bytes[..8] == MAGIC {
+            self.guard.header = known;
+        } else if &bytes[..7] == b"storylk" {
+            return Err(Error::new(
+                Code::BadRecord,
+                format!("{} was made by a later version of storylock.", self.guard.path.display()),
+            )
+            .at(&self.guard.path)
+            .hint("Nothing was granted. Use the same version in every process of a project."));
+        } else {
+            // A guard of our own past was lost with its file; what we remember still counts.
+            let now = clock.wall_ms().saturating_mul(1000);
+            let sequence = (self.guard.header.sequence + 1).max(now);
+            self.guard.header =
+                Header { sequence, changes: 0, viewed: u64::MAX, boot: boot_digest(clock) };
+            self.write(&[0; HEADER + SLOTS as usize * SLOT], 0)?;
+            return self.write_header();
+        }
+        if boot != boot_digest(clock) {
+            // Nothing is flushed, so a power cut may have taken the last numbers with it.
+            let floor = self.guard.header.sequence.max(clock.wall_ms().saturating_mul(1000));
+            self.guard.header.boot = boot_digest(clock);
+            self.guard.header.sequence = floor + 1;
+            self.write_header()?;
+        }
+        Ok(())
+    }
+
+    fn write_header(&mut self) -> Result<(), Error> {
+        let header = &self.guard.header;
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..16].copy_from_slice(&header.sequence.to_le_bytes());
+        bytes[16..24].copy_from_slice(&header.changes.to_le_bytes());
+        bytes[24..32].copy_from_slice(&header.viewed.to_le_bytes());
+        bytes[32..48].copy_from_slice(&header.boot);
+        self.write(&bytes, 0)
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> Result<(), Error> {
+        sys::write_at(&self.guard.file, bytes, at)
+            .map_err(|cause| Error::system("write", &self.guard.path, &cause))
+    }
+
+    fn read(&self, bytes: &mut [u8], at: u64) -> Result<(), Error> {
+        sys::read_at(&self.guard.file, bytes, at)
+            .map_err(|cause| Error::system("read", &self.guard.path, &cause))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // It cannot fail on an open file; if it did, the guard would stay held and others would say so.
+        let _ = sys::unlock(&self.guard.file);
+    }
+}
+
+/// How many changes were ever noted, read without the guard: a hint whether a look is worth while.
+pub fn changes_hint(guard: &File) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    sys::read_at(guard, &mut bytes, 16)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Where the note of a change stands.
+fn slot(number: u64) -> u64 {
+    HEADER as u64 + (number % SLOTS) * SLOT as u64
+}
+
+fn boot_digest(clock: &dyn Clock) -> [u8; 16] {
+    let digest = Sha256::digest(clock.boot());
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
+}

@@ -1,0 +1,79 @@
+//! Who is in the way, in words and as data: what a refusal, `check` and `status` tell of a record.
+
+use crate::clock::Clock;
+use crate::error::{Code, Error};
+use crate::key::Located;
+use crate::lease::spoken;
+use crate::record::Record;
+use crate::story::Story;
+use crate::sys;
+
+/// A holder as seen at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its record.
+    pub record: Record,
+    /// How long it has held, in ms by the wall; 0 where the clock was set back meanwhile.
+    pub held_for_ms: u64,
+    /// How long its lease still runs, in ms; `None` for a bound one.
+    pub remaining_ms: Option<u64>,
+}
+
+impl Holder {
+    /// Describes a record's holder as of now.
+    pub fn of(record: Record, clock: &dyn Clock) -> Holder {
+        Holder {
+            held_for_ms: clock.wall_ms().saturating_sub(record.acquired_at),
+            remaining_ms: record.deadline().map(|deadline| deadline.remaining_ms(clock)),
+            record,
+        }
+    }
+
+    /// `pid 4711 on this host, held for 12 s, lease ends in 18 s`.
+    fn described(&self) -> String {
+        let record = &self.record;
+        let mut parts = Vec::new();
+        let host = match record.host.as_str() {
+            "" => String::new(),
+            host if host == sys::host() => " on this host".to_owned(),
+            host => format!(" on {host}"),
+        };
+        if record.detached {
+            parts.push("taken on the command line".to_owned());
+        } else {
+            parts.push(format!("pid {}{host}", record.pid));
+        }
+        parts.push(format!("held for {}", spoken(self.held_for_ms)));
+        parts.push(match self.remaining_ms {
+            Some(ms) => format!("lease ends in {}", spoken(ms)),
+            None => "until it is released or its process ends".to_owned(),
+        });
+        if let Some(reason) = &record.reason {
+            parts.push(format!("reason: {reason}"));
+        }
+        parts.join(", ")
+    }
+
+    /// The refusal of a path that this holder has.
+    pub fn refusal(self, path: &Located) -> Error {
+        let named = &path.named;
+        let message =
+            format!("{named} is locked by {} ({}).", self.record.story_id, self.described());
+        let hint = format!(
+            "Nothing was taken. Work on something else and try again later; `npx storylock check {named}` tells who has it then."
+        );
+        Error::new(Code::Locked, message).at(&path.path).held_by(self).hint(hint)
+    }
+
+    /// The refusal to release or renew what this holder has and the asking story has not.
+    pub fn not_yours(self, verb: &str, path: &Located, story: &Story) -> Error {
+        let owner = &self.record.story_id;
+        let message = format!(
+            "Cannot {verb} lock for {}: owned by {owner}, not {story} ({}).",
+            path.named,
+            self.described()
+        );
+        let hint = format!("Only {owner} can {verb} it; it was left as it is.");
+        Error::new(Code::NotAcquired, message).at(&path.path).held_by(self).hint(hint)
+    }
+}

@@ -1,0 +1,201 @@
+//! What all records say, in memory, so that nobody has to read the folder to know.
+//!
+//! Promise: after [`Index::catch_up`], and while the guard is held, it agrees with every change made
+//! under the guard by anyone. A record that somebody put there or took away by hand is known only
+//! once its path is touched or the index is built anew; whoever decides a grant reads the record itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::guard::{Held, News};
+use crate::key::Key;
+use crate::record::{self, Found, HolderId, Record};
+use crate::sys::Dir;
+use crate::view;
+
+/// All records known.
+#[derive(Debug, Default)]
+pub struct Index {
+    known: BTreeMap<Key, Known>,
+    /// Ends of leases on the clock that does not jump, in µs.
+    ends: BTreeSet<(u64, Key)>,
+    holders: HashMap<HolderId, usize>,
+    seen: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Known {
+    record: Record,
+    end: Option<u64>,
+    json: String,
+}
+
+/// Which keys may have another record than they had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// These.
+    Keys(Vec<Key>),
+    /// Any.
+    Everything,
+}
+
+impl Index {
+    /// Learns what others changed since the last time.
+    ///
+    /// # Errors
+    /// What the system says, with the path.
+    pub fn catch_up(
+        &mut self,
+        locks: &Dir,
+        held: &Held<'_>,
+        clock: &dyn Clock,
+    ) -> Result<Changed, Error> {
+        let changed = match self.seen.map(|seen| held.news(seen)).transpose()? {
+            Some(News::Keys(mut keys)) => {
+                keys.sort_unstable();
+                keys.dedup();
+                for key in &keys {
+                    self.reload(locks, key, clock)?;
+                }
+                Changed::Keys(keys)
+            }
+            Some(News::Everything) | None => {
+                self.rebuild(locks, clock)?;
+                Changed::Everything
+            }
+        };
+        self.seen = Some(held.changes());
+        Ok(changed)
+    }
+
+    /// Learns of records that nobody noted: put there by the old module, or by hand.
+    ///
+    /// # Errors
+    /// As [`Index::catch_up`].
+    pub fn find_strays(&mut self, locks: &Dir, clock: &dyn Clock) -> Result<(), Error> {
+        for key in keys(locks)? {
+            if !self.known.contains_key(&key) {
+                self.reload(locks, &key, clock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing was noted beyond what it has learnt.
+    pub fn has_seen(&self, changes: u64) -> bool {
+        self.seen == Some(changes)
+    }
+
+    /// Takes note that all changes so far are its own.
+    pub fn is_current(&mut self, held: &Held<'_>) {
+        self.seen = Some(held.changes());
+    }
+
+    fn rebuild(&mut self, locks: &Dir, clock: &dyn Clock) -> Result<(), Error> {
+        *self = Index::default();
+        for key in keys(locks)? {
+            self.reload(locks, &key, clock)?;
+        }
+        Ok(())
+    }
+
+    /// The least time until some lease ends, in µs.
+    pub fn next_end_us(&self, clock: &dyn Clock) -> Option<u64> {
+        self.ends.first().map(|(end, _)| end.saturating_sub(clock.monotonic_us()))
+    }
+
+    fn reload(&mut self, locks: &Dir, key: &Key, clock: &dyn Clock) -> Result<(), Error> {
+        match record::read(locks, key) {
+            Ok(Found::Record(record)) => self.put(*key, *record, clock),
+            Ok(Found::Nothing | Found::Unreadable(_)) => drop(self.remove(key)),
+            // Another user's, closed to us: its path is refused when somebody asks for it.
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
+                self.remove(key);
+            }
+            Err(cause) => {
+                return Err(Error::system("read", &locks.path().join(key.file_name()), &cause));
+            }
+        }
+        Ok(())
+    }
+
+    /// A record was written.
+    pub fn put(&mut self, key: Key, record: Record, clock: &dyn Clock) {
+        self.remove(&key);
+        let deadline = record.deadline();
+        let end = deadline.map(|at| clock.monotonic_us().saturating_add(at.remaining_us(clock)));
+        if let Some(end) = end {
+            self.ends.insert((end, key));
+        }
+        if record.holder != 0 {
+            *self.holders.entry(record.holder).or_default() += 1;
+        }
+        let json = view::entry(&record);
+        self.known.insert(key, Known { record, end, json });
+    }
+
+    /// A record was removed.
+    pub fn remove(&mut self, key: &Key) -> Option<Record> {
+        let known = self.known.remove(key)?;
+        if let Some(end) = known.end {
+            self.ends.remove(&(end, *key));
+        }
+        if let Some(count) = self.holders.get_mut(&known.record.holder) {
+            *count -= 1;
+            if *count == 0 {
+                self.holders.remove(&known.record.holder);
+            }
+        }
+        Some(known.record)
+    }
+
+    /// The record of a key.
+    pub fn get(&self, key: &Key) -> Option<&Record> {
+        self.known.get(key).map(|known| &known.record)
+    }
+
+    /// How many records there are.
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    /// All records with their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Record)> {
+        self.known.iter().map(|(key, known)| (key, &known.record))
+    }
+
+    /// The view's entries.
+    pub fn entries(&self) -> impl Iterator<Item = (&Record, &str)> {
+        self.known.values().map(|known| (&known.record, known.json.as_str()))
+    }
+
+    /// Whether any record names this holder.
+    pub fn is_named(&self, holder: HolderId) -> bool {
+        self.holders.contains_key(&holder)
+    }
+
+    /// The holders that records name.
+    pub fn holders(&self) -> impl Iterator<Item = HolderId> {
+        self.holders.keys().copied()
+    }
+
+    /// The keys whose leases have ended, at most this many.
+    pub fn ended(&self, clock: &dyn Clock, most: usize) -> Vec<Key> {
+        let now = clock.monotonic_us();
+        let due = self.ends.iter().take_while(|(end, _)| *end <= now).map(|(_, key)| *key);
+        let is_over = |key: &Key| {
+            let deadline = self.get(key).and_then(Record::deadline);
+            deadline.is_some_and(|deadline| deadline.is_over(clock))
+        };
+        due.filter(is_over).take(most).collect()
+    }
+}
+
+/// The keys of all record files.
+pub fn keys(locks: &Dir) -> Result<Vec<Key>, Error> {
+    let names = locks.names();
+    let names = names.map_err(|cause| Error::system("read the folder", locks.path(), &cause))?;
+    Ok(names.iter().filter_map(|name| Key::from_file_name(name)).collect())
+}

@@ -1,0 +1,68 @@
+//! File locks for orchestrators of parallel coding agents.
+//!
+//! A *story* (a unit of agent work, such as AH-011) locks the *paths* that it is about to change. At any
+//! moment a path has one living holder at most, whatever is killed, paused or raced, across processes,
+//! worker threads and containers of one host; a killed holder's locks are free at once; a set of paths is
+//! locked whole or not at all; every grant carries a token that only rises.
+//!
+//! # Layers
+//! A module uses only what stands below it; `tests/layers.rs` keeps it so.
+//!
+//! | | |
+//! |---|---|
+//! | [`node`], [`told`] | the Node.js addon (feature `node`) |
+//! | [`engine`] | one thread a root; clients |
+//! | [`desk`], [`plan`], [`holdings`] | calls become steps; who in this process has what |
+//! | [`call`] | what can be asked and answered |
+//! | [`files`], [`steps`], [`shelf`] | the file store: the protocol under the guard |
+//! | [`store`] | the seam: what any store decides |
+//! | [`index`], [`view`] | what all records say; `locks.json` |
+//! | [`standing`], [`session`] | does it still hold: leases, and life told by the kernel |
+//! | [`guard`], [`patience`], [`ground`], [`publish`] | one change at a time, on safe ground, never half seen |
+//! | [`record`], [`holder`] | a held path on disk, and in words |
+//! | [`key`], [`lease`], [`story`], [`root`], [`clock`], [`error`] | what everything is made of |
+//! | [`sys`] | the only module that knows the operating system |
+//!
+//! # Limits
+//! The locks are advisory: a program that writes without asking is not stopped. Two hard links to one
+//! file are two paths. Network and user-space file systems are refused.
+
+pub mod call;
+pub mod clock;
+pub mod desk;
+pub mod engine;
+pub mod error;
+pub mod files;
+pub mod ground;
+pub mod guard;
+pub mod holder;
+pub mod holdings;
+pub mod index;
+pub mod key;
+pub mod lease;
+#[cfg(feature = "node")]
+pub mod node;
+pub mod patience;
+pub mod plan;
+pub mod publish;
+pub mod record;
+pub mod root;
+pub mod session;
+pub mod shelf;
+pub mod standing;
+pub mod steps;
+pub mod store;
+pub mod story;
+pub mod sys;
+#[cfg(feature = "node")]
+pub mod told;
+pub mod view;
+
+pub use call::{Ask, Call, Message, Port, Reply};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use engine::{Client, Engine};
+pub use error::{Code, Error};
+pub use key::{Key, Target};
+pub use lease::Lease;
+pub use store::{Grant, Store};
+pub use story::Story;

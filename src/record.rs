@@ -1,0 +1,276 @@
+//! The record of one held path, `.ai/locks/<sha256>.lock`: the truth, as JSON.
+//!
+//! Promises: what this version writes, this version reads; the old module's six-field records are read
+//! and honoured; whatever else stands at a record's name (another version, half a file, a link, a FIFO,
+//! a giant) is told apart from "nothing there" and is never followed, waited on or read beyond its cap.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::error::{Code, Error};
+use crate::key::{Key, Located};
+use crate::lease::{DEFAULT_TIMEOUT_MS, Deadline, Lease};
+use crate::story::Story;
+use crate::sys::Dir;
+
+/// The record format that this version writes.
+pub const VERSION: u32 = 1;
+
+/// No record is longer, in bytes: a path of 4 kB escaped at its worst, and all the rest.
+pub const MAX_BYTES: u64 = 64 * 1024;
+
+/// The number of a holder file: drawn from the sequence, so never used twice.
+pub type HolderId = u64;
+
+/// Which process took a lock, as exactly as a pid can be said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// When it started, in clock ticks since boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
+    /// The pid namespace that its pid belongs to.
+    #[serde(default)]
+    pub namespace: u64,
+}
+
+/// One held path. The first six fields are the old module's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Starts with the story id; one of its kind.
+    pub lock_id: String,
+    /// The story that holds.
+    pub story_id: Story,
+    /// The absolute path as the story named it.
+    pub file_path: PathBuf,
+    /// Wall time of the grant, ms since 1970.
+    pub acquired_at: u64,
+    /// The lease in ms; `null` for a bound one.
+    #[serde(default = "old_timeout")]
+    pub timeout: Option<u64>,
+    /// The process that took it.
+    #[serde(default)]
+    pub pid: u32,
+
+    /// The format; 0 for the old module's.
+    #[serde(default)]
+    pub version: u32,
+    /// The fencing token: rises with every grant. 0 for the old module's.
+    #[serde(default)]
+    pub token: u64,
+    /// Wall time of the lease's end, ms since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+    /// The lease's end on the clock that does not jump, in µs of `boot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u64>,
+    /// The boot of `deadline`.
+    #[serde(default)]
+    pub boot: String,
+    /// The holder file whose kernel lock tells whether the holder lives.
+    #[serde(default)]
+    pub holder: HolderId,
+    /// Whether only the lease ends it: nobody's life stands behind it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
+    /// The machine or container, for people.
+    #[serde(default)]
+    pub host: String,
+    /// The process beyond its pid.
+    #[serde(default)]
+    pub process: Process,
+    /// Why the story holds it, in its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "serde wants the field's own type")]
+fn old_timeout() -> Option<u64> {
+    Some(DEFAULT_TIMEOUT_MS)
+}
+
+impl Record {
+    /// The path as people read and JSON carries it.
+    pub fn path_text(&self) -> String {
+        self.file_path.to_string_lossy().into_owned()
+    }
+
+    /// Whether the old module wrote it: only its lease ends it.
+    pub fn is_old(&self) -> bool {
+        self.version == 0
+    }
+
+    /// The lease.
+    pub fn lease(&self) -> Lease {
+        self.timeout.map_or(Lease::Bound, Lease::Timed)
+    }
+
+    /// Gives the record this lease from now on.
+    pub fn set_lease(&mut self, lease: Lease, clock: &dyn Clock) {
+        let deadline = lease.deadline(clock);
+        self.timeout = lease.timeout_ms();
+        self.expires_at = deadline.as_ref().map(|deadline| deadline.wall_ms);
+        self.deadline = deadline.map(|deadline| deadline.monotonic_us);
+        self.boot = clock.boot();
+    }
+
+    /// When the lease ends; `None` for a bound one.
+    pub fn deadline(&self) -> Option<Deadline> {
+        let timeout = self.timeout?;
+        let wall_ms = self.expires_at.unwrap_or(self.acquired_at.saturating_add(timeout));
+        Some(match self.deadline {
+            Some(monotonic_us) => Deadline { monotonic_us, wall_ms, boot: self.boot.clone() },
+            None => Deadline { monotonic_us: 0, wall_ms, boot: String::new() },
+        })
+    }
+
+    /// The record as the bytes of its file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record is plain data, and its path came from a string")
+    }
+
+    /// Reads a record's bytes.
+    ///
+    /// # Errors
+    /// Says in a few words why these are not a record of a version known here.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Record, String> {
+        let record: Record =
+            serde_json::from_slice(bytes).map_err(|cause| format!("not a lock record: {cause}"))?;
+        if record.version > VERSION {
+            return Err(format!("written by a later version (format {})", record.version));
+        }
+        if record.version == VERSION && (record.token == 0 || record.holder == 0) {
+            return Err("not a lock record: its token or holder is missing".to_owned());
+        }
+        if record.timeout.is_none() && record.is_old() {
+            return Err("not a lock record: its timeout is not a number".to_owned());
+        }
+        Ok(record)
+    }
+}
+
+/// What stands at a record's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: the path is free.
+    Nothing,
+    /// A record.
+    Record(Box<Record>),
+    /// Something that cannot be read as a record, and so counts as one that holds.
+    Unreadable(Unreadable),
+}
+
+/// Something at a record's name that is no record known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// What is wrong with it.
+    pub why: String,
+    /// When it last changed, in ms since 1970.
+    pub changed_ms: u64,
+    /// The holder file that it names, if that much of it can be read.
+    pub holder: Option<HolderId>,
+}
+
+impl Unreadable {
+    /// The refusal of a path whose record this is.
+    pub fn refusal(&self, path: &Located, file: &Path) -> Error {
+        let message = format!(
+            "{} is locked by something that cannot be read: {} is {}.",
+            path.named,
+            file.display(),
+            self.why
+        );
+        Error::new(Code::BadRecord, message).at(&path.path).hint(
+            "Nothing was taken. It counts as held until it has not changed for 30 s, and is then moved aside; if you know that it is rubbish, remove it.",
+        )
+    }
+}
+
+/// Reads what stands at a key's name.
+///
+/// # Errors
+/// What the system says, other than that nothing is there.
+pub fn read(dir: &Dir, key: &Key) -> io::Result<Found> {
+    let name = key.file_name();
+    let mut file = match dir.open_read(&name) {
+        Ok(file) => file,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(cause) => {
+            // A link, a socket or the like cannot be opened so; a file that may not be read is an error.
+            let entry = dir.entry(&name)?;
+            if entry.is_file {
+                return Err(cause);
+            }
+            return Ok(unreadable("not a regular file", entry.changed_ms, None));
+        }
+    };
+    let entry = Dir::entry_of(&file)?;
+    if !entry.is_file {
+        return Ok(unreadable("not a regular file", entry.changed_ms, None));
+    }
+    if entry.len > MAX_BYTES {
+        let why = format!("{} bytes long, longer than any record", entry.len);
+        return Ok(unreadable(why, entry.changed_ms, None));
+    }
+    let bytes = capped(&mut file)?;
+    Ok(match Record::from_bytes(&bytes) {
+        Ok(record) => Found::Record(Box::new(record)),
+        Err(why) => unreadable(why, entry.changed_ms, holder_of(&bytes)),
+    })
+}
+
+fn capped(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(1024);
+    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unreadable(why: impl Into<String>, changed_ms: u64, holder: Option<HolderId>) -> Found {
+    Found::Unreadable(Unreadable { why: why.into(), changed_ms, holder })
+}
+
+/// The holder of a record whose format is otherwise unknown.
+fn holder_of(bytes: &[u8]) -> Option<HolderId> {
+    serde_json::from_slice::<serde_json::Value>(bytes).ok()?.get("holder")?.as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const OLD: &str = r#"{"lockId":"AH-1-x","storyId":"AH-1","filePath":"/p/a","acquiredAt":1000,"timeout":30000,"pid":7}"#;
+
+    #[test]
+    fn the_old_modules_record_is_read_and_ends_by_the_wall() {
+        let record = Record::from_bytes(OLD.as_bytes()).expect("readable");
+        assert!(record.is_old());
+        assert_eq!(record.deadline().expect("timed").wall_ms, 31_000);
+    }
+
+    #[test]
+    fn half_a_record_a_later_one_and_one_without_a_token_are_not_records() {
+        for bytes in [
+            &OLD.as_bytes()[..40],
+            b"",
+            b"null",
+            &OLD.replace("\"pid\":7", "\"pid\":7,\"version\":2").into_bytes(),
+            &OLD.replace("\"pid\":7", "\"pid\":7,\"version\":1").into_bytes(),
+            &OLD.replace("30000", "null").into_bytes(),
+        ] {
+            let text = String::from_utf8_lossy(bytes);
+            assert!(Record::from_bytes(bytes).is_err(), "{text} must not be read");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Record::from_bytes(&bytes);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The view, `.ai/progress/locks.json`: what is held by whom, for whoever looks.
+//!
+//! Promises: it is whole JSON at every moment; it shows the locks of every process; it is derived from
+//! the records and never read back. While at most [`AT_ONCE`] locks are held it is written before a call
+//! answers, so what was just acquired is in it; above that at most every [`PACE`], so the cost of a lock
+//! does not grow with the number held.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::publish;
+use crate::record::Record;
+use crate::sys::Dir;
+
+/// The name of the view's file.
+pub const NAME: &str = "locks.json";
+/// The most locks with which every change is shown at once.
+pub const AT_ONCE: usize = 256;
+/// The least time between two writings of a larger view.
+pub const PACE: Duration = Duration::from_millis(100);
+
+/// When the view was last written, and what went wrong then.
+#[derive(Debug, Default)]
+pub struct View {
+    written: Option<Instant>,
+    is_behind: bool,
+    error: Option<io::Error>,
+}
+
+impl View {
+    /// How long the view of this many locks must still wait; `None` when it can be written now.
+    pub fn wait(&self, locks: usize) -> Option<Duration> {
+        let written = self.written.filter(|_| locks > AT_ONCE || self.error.is_some())?;
+        let left = PACE.saturating_sub(written.elapsed());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Whether some change is not shown yet.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Takes note whether some change is not shown yet.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+    }
+
+    /// Writes the view of these entries, each made by [`entry`]. A view that cannot be written takes no
+    /// lock from anybody: the error is kept for `status`, and the next change tries again.
+    pub fn write<'a>(
+        &mut self,
+        progress: &Dir,
+        entries: impl Iterator<Item = &'a str>,
+        now_ms: u64,
+    ) -> bool {
+        let mut json = format!("{{\"lastUpdated\":\"{}\",\"activeLocks\":[", iso(now_ms));
+        for (number, entry) in entries.enumerate() {
+            json.push_str(if number == 0 { "\n" } else { ",\n" });
+            json.push_str(entry);
+        }
+        json.push_str("\n]}\n");
+        self.written = Some(Instant::now());
+        self.error = publish::replace(progress, NAME, json.as_bytes()).err();
+        self.error.is_none()
+    }
+
+    /// Why the view could not be written last time.
+    pub fn error(&self) -> Option<&io::Error> {
+        self.error.as_ref()
+    }
+}
+
+/// One entry of the view as JSON text: the record with its path in front.
+pub fn entry(record: &Record) -> String {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        path: &'a std::path::Path,
+        #[serde(flatten)]
+        record: &'a Record,
+    }
+    serde_json::to_string(&Entry { path: &record.file_path, record })
+        .expect("a record is plain data, and its path came from a string")
+}
+
+/// Wall time as `2026-01-31T12:00:00.000Z`.
+pub fn iso(ms: u64) -> String {
+    let time = std::time::UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_999));
+    humantime::format_rfc3339_millis(time).to_string()
+}
