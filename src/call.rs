@@ -2,10 +2,10 @@
 //!
 //! A [`Call`] is made of well-formed values only, so bad input never gets this far.
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::holder::Holder;
 use crate::key::{Key, Target};
-use crate::lease::Lease;
+use crate::lease::{Lease, MAX_TIMEOUT_MS};
 use crate::store::{Grant, Status};
 use crate::story::Story;
 
@@ -64,6 +64,12 @@ pub enum Call {
         /// Whose.
         story: Story,
     },
+    /// Call the acquisition with this ticket off if it still waits. Answered by that call's own answer,
+    /// which is a grant if that came first.
+    Cancel {
+        /// Of the acquisition.
+        ticket: u64,
+    },
     /// Everything that is held: [`Reply::Status`].
     Status,
     /// Give up every lock taken through this client: [`Reply::Closed`].
@@ -85,6 +91,41 @@ pub struct Ask {
     pub detached: bool,
     /// Why, in the story's words.
     pub reason: Option<String>,
+    /// How long to stand in line if it cannot be had at once.
+    pub wait: Wait,
+    /// Behind how many others at most on each path.
+    pub queue_limit: usize,
+}
+
+/// The most that wait for one path unless told otherwise.
+pub const QUEUE_LIMIT: usize = 1000;
+
+/// How long to wait for a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: now or never.
+    No,
+    /// This many ms.
+    For(u64),
+    /// For ever.
+    Ever,
+}
+
+impl Wait {
+    /// The wait for a number of ms as JavaScript says it: 0 is to try once, `Infinity` for ever.
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_RANGE` for anything but a whole number from 0 to 2^53 - 1 or `Infinity`.
+    pub fn from_ms(ms: f64) -> Result<Wait, Error> {
+        if ms == f64::INFINITY {
+            return Ok(Wait::Ever);
+        }
+        if ms.fract() != 0.0 || !(0.0..=MAX_TIMEOUT_MS as f64).contains(&ms) {
+            let rule = "must be a whole number of milliseconds from 0 to 2^53 - 1, or Infinity.";
+            return Err(Error::out_of_range("wait", format!("{rule} Received {ms}")));
+        }
+        Ok(if ms == 0.0 { Wait::No } else { Wait::For(ms as u64) })
+    }
 }
 
 /// What a call came to.
@@ -135,4 +176,10 @@ pub enum Message {
 pub trait Port: Send + Sync + 'static {
     /// Takes all messages of one batch, in one wake-up. Must not wait.
     fn deliver(&self, messages: Vec<Message>);
+}
+
+/// What a call on a closed client is told, and one that waits when its client closes.
+pub fn closed() -> Error {
+    Error::new(Code::Closed, "This lock manager is closed.")
+        .hint("Make a new one: new LockManager().")
 }

@@ -12,14 +12,18 @@ use std::time::Duration;
 use crate::call::{Call, Message, Port};
 use crate::clock::Clock;
 use crate::error::{Code, Error};
-use crate::holdings::{ClientId, Holdings};
+use crate::holdings::{ClientId, Holding, Holdings};
 use crate::index::Changed;
 use crate::key::Key;
-use crate::store::{Step, Store};
+use crate::store::{Step, Store, Wake};
 use crate::sys;
+use crate::waits::Waits;
 
 /// How often a process that holds locks looks whether the ground is still there.
 const WATCH: Duration = Duration::from_secs(1);
+
+/// How soon those line up again whose places were lost.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// A call on its way.
 pub struct Request {
@@ -44,8 +48,12 @@ pub struct Desk {
     pub(crate) store: Box<dyn Store>,
     pub(crate) holdings: Holdings,
     ports: HashMap<ClientId, Arc<dyn Port>>,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     mail: HashMap<ClientId, Vec<Message>>,
+    pub(crate) waits: Waits,
+    /// Locks whose leases are not yet what their claims want.
+    pub(crate) unsettled: HashSet<Key>,
+    wake: Option<Wake>,
 }
 
 impl Desk {
@@ -58,25 +66,45 @@ impl Desk {
             ports: HashMap::new(),
             clock,
             mail: HashMap::new(),
+            waits: Waits::default(),
+            unsettled: HashSet::new(),
+            wake: None,
         }
+    }
+
+    /// Has `wake` called whenever [`Desk::tend`] has something to do that time does not tell.
+    pub fn on_wake(&mut self, wake: Wake) {
+        self.store.on_wake(Arc::clone(&wake));
+        self.wake = Some(wake);
     }
 
     /// Serves these calls and delivers the answers.
     pub fn serve(&mut self, mut batch: Vec<Request>, before_delivery: impl FnOnce(&Desk)) {
+        let answered = batch.iter().filter(|one| !matches!(one.call, Call::Cancel { .. }));
         let tickets: Vec<(ClientId, u64)> =
-            batch.iter().map(|request| (request.client, request.ticket)).collect();
+            answered.map(|request| (request.client, request.ticket)).collect();
         let mut served = Vec::new();
         for request in &mut batch {
             self.ports.insert(request.client, Arc::clone(&request.port));
             served.extend(request.served.take());
         }
-        // A client that closes gives up what this very batch grants it, too.
-        let is_close = |request: &Request| matches!(request.call, Call::Close);
-        let (closing, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_close);
+        // What ends something goes by what this very batch begins: a scope that opens keeps the lock
+        // that another closes on; a client that closes gives up what it is granted here, too.
+        let (mut first, mut ending, mut closing) = (Vec::new(), Vec::new(), Vec::new());
+        for request in batch {
+            match request.call {
+                Call::Close => closing.push(request),
+                Call::Cancel { .. } | Call::LetGo { scope: true, .. } => ending.push(request),
+                _ => first.push(request),
+            }
+        }
         let closed: Vec<ClientId> = closing.iter().map(|request| request.client).collect();
         let work = || {
-            self.work(batch);
-            self.work(closing);
+            for requests in [first, ending, closing] {
+                if !requests.is_empty() {
+                    self.work(requests);
+                }
+            }
         };
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
             self.start_over(&tickets);
@@ -96,8 +124,11 @@ impl Desk {
     pub fn tend(&mut self) {
         let tended = catch_unwind(AssertUnwindSafe(|| {
             let round = self.store.tend();
-            self.notice(&round.changed, round.is_new_ground, &HashSet::new());
+            let granted = self.absorb(round, &HashMap::new());
             self.notice_ended();
+            self.conclude(granted);
+            self.line_up_again();
+            self.time_out();
         }));
         if tended.is_err() {
             self.start_over(&[]);
@@ -109,15 +140,29 @@ impl Desk {
     pub fn tend_in(&self) -> Option<Duration> {
         let watch = (!self.holdings.is_empty()).then_some(WATCH);
         let end = self.holdings.next_end_us(&*self.clock).map(Duration::from_micros);
-        [watch, end, self.store.tend_in()].into_iter().flatten().min()
+        let patience = self.waits.next_end_us(&*self.clock).map(Duration::from_micros);
+        let displaced = self.waits.has_displaced().then_some(AGAIN);
+        let unsettled = (!self.unsettled.is_empty()).then_some(WATCH);
+        [watch, end, patience, displaced, unsettled, self.store.tend_in()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Gives everything up: the engine ends.
     pub fn leave(&mut self) {
-        let left = self.holdings.take().into_iter().filter(|(_, holding)| holding.is_ours);
+        let left = self.holdings.take().into_iter();
+        let ours =
+            left.filter(|(_, holding)| !holding.is_borrowed(self.store.is_ours(&holding.record)));
         let grants: Vec<(Key, u64)> =
-            left.map(|(key, holding)| (key, holding.record.token)).collect();
+            ours.map(|(key, holding)| (key, holding.record.token)).collect();
+        let leaving = self.waits.ids().into_iter();
+        let leaving: Vec<Step> =
+            leaving.map(|id| Step::Leave { waiter: id, keep: false }).collect();
         let _ = catch_unwind(AssertUnwindSafe(|| {
+            if !leaving.is_empty() {
+                self.store.run(&leaving);
+            }
             if !grants.is_empty() {
                 self.store.run(&[Step::LetGo(grants)]);
             }
@@ -130,55 +175,76 @@ impl Desk {
         self.store.life_line().map(sys::descriptor)
     }
 
-    /// Reports the locks that are lost, now that these keys may have other records. `given_up` are those
-    /// that the only client which had them gave up by name.
+    /// Reports the locks that are lost, now that these keys may have other records. `given_up` says which
+    /// client gave a key up by name: that is no loss to it.
     pub(crate) fn notice(
         &mut self,
         changed: &Changed,
         is_new_ground: bool,
-        given_up: &HashSet<Key>,
+        given_up: &HashMap<Key, ClientId>,
     ) {
         let keys = match changed {
             Changed::Keys(keys) if !is_new_ground => keys.clone(),
             _ => self.holdings.keys(),
         };
         for key in keys {
-            let Some(holding) = self.holdings.get_mut(&key) else { continue };
+            let Some(holding) = self.holdings.get(&key) else { continue };
             let known = self.store.known(&key);
             match known {
                 Some(record) if record.token == holding.record.token => {
                     let record = record.clone();
-                    self.holdings.refresh(&key, &record);
+                    self.holdings.refresh(&key, &record, &*self.clock);
                 }
                 known => {
                     let error = holding.lost(known, is_new_ground, &*self.clock);
-                    self.report(&key, error, given_up.contains(&key));
+                    self.report(&key, error, given_up.get(&key).copied());
                 }
             }
         }
     }
 
-    /// Reports the leases that ended, whether or not their records could be removed yet.
+    /// Reports what ended though no record changed: leases that ran out, whether or not their records
+    /// could be removed yet, and locks of other processes of a story that have died.
     fn notice_ended(&mut self) {
-        for key in self.holdings.ended(&*self.clock) {
-            let Some(holding) = self.holdings.get_mut(&key) else { continue };
+        let mut ended = self.holdings.ended(&*self.clock);
+        for key in self.holdings.keys() {
+            let Some(holding) = self.holdings.get(&key) else { continue };
+            let record = &holding.record;
+            if !self.store.is_ours(record)
+                && matches!(self.store.verify(&key, record.token), Ok(false))
+            {
+                ended.push(key);
+            }
+        }
+        for key in ended {
+            let Some(holding) = self.holdings.get(&key) else { continue };
             let error = holding.lost(None, false, &*self.clock);
-            self.report(&key, error, false);
+            self.report(&key, error, None);
         }
     }
 
-    fn report(&mut self, key: &Key, error: Error, is_given_up: bool) {
-        let Some(holding) = self.holdings.remove(key) else { return };
+    fn report(&mut self, key: &Key, error: Error, given_up_by: Option<ClientId>) {
+        if let Some(holding) = self.holdings.remove(key) {
+            self.tell_lost(*key, &holding, &error, given_up_by);
+        }
+    }
+
+    /// Tells those who had a lock that it is gone.
+    pub(crate) fn tell_lost(
+        &mut self,
+        key: Key,
+        holding: &Holding,
+        error: &Error,
+        given_up_by: Option<ClientId>,
+    ) {
         let token = holding.record.token;
-        for client in holding.clients {
-            self.post(
-                client,
-                if is_given_up {
-                    Message::GivenUp { key: *key, token }
-                } else {
-                    Message::Lost { key: *key, token, error: error.clone() }
-                },
-            );
+        for client in holding.clients() {
+            let message = if given_up_by == Some(client) {
+                Message::GivenUp { key, token }
+            } else {
+                Message::Lost { key, token, error: error.clone() }
+            };
+            self.post(client, message);
         }
     }
 
@@ -197,6 +263,12 @@ impl Desk {
     /// After a panic nothing is certain: every lock counts as lost, and the store begins anew.
     fn start_over(&mut self, tickets: &[(ClientId, u64)]) {
         self.store = (self.make_store)();
+        if let Some(wake) = &self.wake {
+            self.store.on_wake(Arc::clone(wake));
+        }
+        for wait in self.waits.take() {
+            self.post(wait.client, Message::Answer(wait.ticket, Err(defect())));
+        }
         let answered: HashSet<(ClientId, u64)> = self
             .mail
             .iter()
@@ -211,11 +283,9 @@ impl Desk {
         }
         for (key, holding) in self.holdings.take() {
             let error = holding.lost(None, false, &*self.clock);
-            for client in holding.clients {
-                let token = holding.record.token;
-                self.post(client, Message::Lost { key, token, error: error.clone() });
-            }
+            self.tell_lost(key, &holding, &error, None);
         }
+        self.unsettled.clear();
     }
 }
 

@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::call::{Call, Port};
+use crate::call::{Call, Port, closed};
 use crate::clock::{Clock, SystemClock};
 use crate::desk::{Desk, MakeStore, Request};
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::files::Files;
 use crate::holdings::ClientId;
 
@@ -94,9 +95,15 @@ impl Engine {
 
 /// Serves calls until there is nobody left to make any.
 fn run(mut desk: Desk, mut calls: UnboundedReceiver<Request>, life_line: &Mutex<Option<i32>>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     // Without it every client sees that its calls cannot be taken, and says so.
     let Ok(runtime) = runtime else { return };
+    let woken = Arc::new(Notify::new());
+    let wake = Arc::clone(&woken);
+    desk.on_wake(Arc::new(move || wake.notify_one()));
+    let tell_life_line = |desk: &Desk| {
+        *life_line.lock().unwrap_or_else(PoisonError::into_inner) = desk.life_line();
+    };
     runtime.block_on(async {
         let mut batch = Vec::new();
         loop {
@@ -107,16 +114,15 @@ fn run(mut desk: Desk, mut calls: UnboundedReceiver<Request>, life_line: &Mutex<
                     if count == 0 {
                         break;
                     }
-                    desk.serve(std::mem::take(&mut batch), |desk| {
-                        *life_line.lock().unwrap_or_else(PoisonError::into_inner) =
-                            desk.life_line();
-                    });
+                    desk.serve(std::mem::take(&mut batch), tell_life_line);
                     if desk.tend_in().is_some_and(|rest| rest.is_zero()) {
                         desk.tend();
                     }
                 }
+                () = woken.notified() => desk.tend(),
                 () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => desk.tend(),
             }
+            tell_life_line(&desk);
         }
     });
     desk.leave();
@@ -144,6 +150,17 @@ impl Client {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         self.send(ticket, call, None)?;
         Ok(ticket)
+    }
+
+    /// Calls an acquisition off if it still waits; its own answer tells which came first.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub fn cancel(&self, ticket: u64) -> Result<(), Error> {
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Err(closed());
+        }
+        self.send(u64::MAX, Call::Cancel { ticket }, None)
     }
 
     /// Gives up every lock of this client, waiting for it a fraction of a second at most.
@@ -179,9 +196,4 @@ impl Drop for Client {
             let _ = self.send(u64::MAX, Call::Close, None);
         }
     }
-}
-
-fn closed() -> Error {
-    Error::new(Code::Closed, "This lock manager is closed.")
-        .hint("Make a new one: new LockManager().")
 }

@@ -21,6 +21,12 @@ pub enum Code {
     NotAcquired,
     /// The lock was held, and was lost.
     Compromised,
+    /// Waiting would close a circle of stories that wait for each other.
+    Deadlock,
+    /// Too many wait for the path already.
+    QueueFull,
+    /// The asker called its request off.
+    Aborted,
     /// The record on disk is not one this version can read.
     BadRecord,
     /// The handle was closed.
@@ -42,6 +48,9 @@ impl Code {
             Code::Locked => "ELOCKED",
             Code::NotAcquired => "ENOTACQUIRED",
             Code::Compromised => "ECOMPROMISED",
+            Code::Deadlock => "EDEADLK",
+            Code::QueueFull => "EQUEUEFULL",
+            Code::Aborted => "ABORT_ERR",
             Code::BadRecord => "EBADRECORD",
             Code::Closed => "ERR_INVALID_STATE",
             Code::InvalidValue => "ERR_INVALID_ARG_VALUE",
@@ -73,6 +82,32 @@ pub struct Report {
     pub holder: Option<Holder>,
     /// What to do next.
     pub hint: Option<String>,
+    /// What is known of the line for the path.
+    pub line: Line,
+    /// The circle that waiting would close: each waits for what the next holds.
+    pub circle: Vec<Arm>,
+}
+
+/// What a refusal tells of the line for a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line {
+    /// How many wait.
+    pub waiters: usize,
+    /// The place that the asker had in it, from 1.
+    pub place: Option<usize>,
+    /// How long the asker waited, in ms.
+    pub waited_ms: Option<u64>,
+}
+
+/// One arm of a circle of stories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arm {
+    /// Who waits.
+    pub story: String,
+    /// For what.
+    pub path: PathBuf,
+    /// Who holds it.
+    pub holder: String,
 }
 
 impl Deref for Error {
@@ -87,7 +122,16 @@ impl Error {
     /// An error of this kind; builder methods add what is known.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
         let message = message.into();
-        Error(Box::new(Report { code, message, path: None, story: None, holder: None, hint: None }))
+        Error(Box::new(Report {
+            code,
+            message,
+            path: None,
+            story: None,
+            holder: None,
+            hint: None,
+            line: Line::default(),
+            circle: Vec::new(),
+        }))
     }
 
     /// An argument that cannot be: `The argument 'storyId' must …`.
@@ -132,6 +176,20 @@ impl Error {
     #[must_use]
     pub fn held_by(mut self, holder: Holder) -> Error {
         self.0.holder = Some(holder);
+        self
+    }
+
+    /// Tells of the line for the path.
+    #[must_use]
+    pub fn in_line(mut self, line: Line) -> Error {
+        self.0.line = line;
+        self
+    }
+
+    /// Tells the circle.
+    #[must_use]
+    pub fn around(mut self, circle: Vec<Arm>) -> Error {
+        self.0.circle = circle;
         self
     }
 

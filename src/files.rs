@@ -4,7 +4,6 @@
 //! the folder is removed under us, that is noticed at the next round at the latest, nothing is granted on
 //! the lost ground, and tokens go on rising on the new one. Nothing is opened before the first round.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,17 +11,20 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{Code, Error};
-use crate::ground::{self, GUARD, Ground, Sight};
+use crate::ground::{self, GUARD, Ground};
 use crate::guard::{self, Guard, Held};
 use crate::holder::Holder;
-use crate::index::{self, Changed};
+use crate::index::Changed;
 use crate::key::{Key, Located};
-use crate::record::{self, Found, HolderId, Record};
-use crate::session::{self, Life};
+use crate::queue::WaiterId;
+use crate::record::Record;
+use crate::session;
 use crate::shelf::Shelf;
 use crate::standing::{self, Standing};
-use crate::store::{Done, Listed, Round, Status, Step, Store};
+use crate::store::{Done, Grant, Round, Status, Step, Store, Wake};
+use crate::survey;
 use crate::view::View;
+use crate::wake::{self, Watches};
 
 /// The most leases ended on the way of a round that somebody waits for.
 const SWEPT_A_ROUND: usize = 32;
@@ -30,6 +32,8 @@ const SWEPT_A_ROUND: usize = 32;
 const SWEPT_AT_REST: usize = 1024;
 /// The least time between two looks for ended leases of others.
 const OTHERS: Duration = Duration::from_millis(250);
+/// The least time between two looks at a lease that ends in front of a waiter.
+const SOONEST: Duration = Duration::from_millis(1);
 /// How long a dead process's bound lock stays to tell the next holder whose it was.
 const REMEMBERED_MS: u64 = 24 * 60 * 60 * 1000;
 /// How often in a row the ground may vanish before that is an error.
@@ -43,6 +47,9 @@ pub struct Files {
     /// The last token known when the ground was lost.
     sequence: u64,
     view: View,
+    watches: Option<Watches>,
+    /// In how many µs, from when, a lease in front of our waiters may end.
+    turn_us: Option<u64>,
 }
 
 struct Site {
@@ -54,7 +61,15 @@ impl Files {
     /// The file store of a project. Touches nothing yet.
     pub fn new(root: &Path, clock: Arc<dyn Clock>) -> Files {
         let root = root.to_owned();
-        Files { root, clock, site: None, sequence: 0, view: View::default() }
+        Files {
+            root,
+            clock,
+            site: None,
+            sequence: 0,
+            view: View::default(),
+            watches: None,
+            turn_us: None,
+        }
     }
 
     fn open(&mut self) -> Result<(), Error> {
@@ -66,8 +81,8 @@ impl Files {
         let clock = Arc::clone(&self.clock);
         let mut held = site.guard.lock(&*clock)?;
         let shelf = &mut site.shelf;
-        shelf.ground.prove_locks()?;
-        shelf.index.catch_up(&shelf.ground.locks, &held, &*clock)?;
+        shelf.ground.prove_locks(held.file())?;
+        shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
         let highest = shelf.index.iter().map(|(_, record)| record.token).max().unwrap_or(0);
         held.raise_sequence(highest)?;
         for holder in shelf.index.holders().collect::<Vec<_>>() {
@@ -79,7 +94,7 @@ impl Files {
         };
         let forgotten = shelf.index.iter().filter(|(_, record)| is_forgotten(record));
         let forgotten: Vec<Key> = forgotten.map(|(key, _)| *key).collect();
-        let _ = shelf.remove(&mut held, &forgotten);
+        let _ = shelf.vacate(&mut held, &forgotten);
         shelf.sweep(&mut held, SWEPT_AT_REST);
         session::sweep(&shelf.ground.holders, |holder| shelf.index.is_named(holder));
         drop(held);
@@ -103,25 +118,52 @@ impl Files {
                 self.lose();
                 continue;
             }
-            let changed = shelf.index.catch_up(&shelf.ground.locks, &held, &*clock)?;
+            let mut changed = shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
             work(shelf, &mut held);
+            let (granted, displaced) = shelf.collect(&mut held);
             show(&mut self.view, shelf, &mut held, &*clock);
             shelf.index.is_current(&held);
-            let mut changed = changed;
             let touched = std::mem::take(&mut shelf.touched);
             if let Changed::Keys(keys) = &mut changed {
                 keys.extend(touched);
             }
-            let is_lost = !in_place(&shelf.ground, held.file())?;
+            let is_lost = !in_place(&shelf.ground, held.file()).unwrap_or(false);
             drop(held);
+            for holder in std::mem::take(&mut shelf.rung) {
+                if shelf.session.as_ref().is_none_or(|mine| mine.id() != holder) {
+                    session::ring(&shelf.ground.holders, holder);
+                }
+            }
             if is_lost {
                 self.lose();
             }
-            return Ok(Seen { changed, is_new_ground: is_new_ground || is_lost, is_lost });
+            self.attend();
+            let is_new_ground = is_new_ground || is_lost;
+            return Ok(Seen { changed, granted, displaced, is_new_ground, is_lost });
         }
         let path = self.root.join(ground::STATE).join("locks");
         let cause = io::Error::from(io::ErrorKind::NotFound);
         Err(Error::system("keep", &path, &cause).hint("Something removes it again and again."))
+    }
+
+    /// Sees to it that this process is woken when a turn may come for one of its waiters.
+    fn attend(&mut self) {
+        let Some(watches) = &mut self.watches else { return };
+        match &self.site {
+            Some(Site { shelf, .. }) if !shelf.waiting.is_empty() => {
+                let (neighbours, end) = shelf.in_front_of_us();
+                self.turn_us = end.map(|end| self.clock.monotonic_us().saturating_add(end));
+                watches.watch(&neighbours);
+                let bell = shelf.session.as_ref().and_then(|mine| mine.bell(&shelf.ground.holders));
+                if let Some(bell) = bell {
+                    watches.listen(&bell);
+                }
+            }
+            _ => {
+                self.turn_us = None;
+                watches.rest();
+            }
+        }
     }
 
     fn lose(&mut self) {
@@ -129,17 +171,13 @@ impl Files {
             self.sequence = site.guard.sequence();
         }
     }
-
-    fn standing(&self, sight: &Sight, record: &Record) -> Result<Standing, Error> {
-        let life = |holder| life(sight.holders.as_ref(), holder);
-        standing::of_record(record, &*self.clock, life)
-            .map_err(|cause| Error::system("look at the holders in", sight.locks.path(), &cause))
-    }
 }
 
 /// What a round under the guard saw.
 struct Seen {
     changed: Changed,
+    granted: Vec<(WaiterId, Vec<Grant>)>,
+    displaced: Vec<WaiterId>,
     is_new_ground: bool,
     /// The ground vanished while the work was done: none of it counts.
     is_lost: bool,
@@ -153,60 +191,75 @@ impl Store for Files {
             shelf.sweep(held, SWEPT_A_ROUND);
         });
         match seen {
-            Ok(seen) if seen.is_lost => {
-                let locks = self.root.join(ground::STATE).join("locks");
-                answers.iter_mut().for_each(|answer| refuse_grants(answer, &locks));
-                Round { answers, changed: seen.changed, is_new_ground: true }
+            Ok(mut seen) => {
+                if seen.is_lost {
+                    let locks = self.root.join(ground::STATE).join("locks");
+                    answers.iter_mut().for_each(|answer| refuse_grants(answer, &locks));
+                    seen.granted.clear();
+                }
+                seen.into_round(answers)
             }
-            Ok(seen) => Round { answers, changed: seen.changed, is_new_ground: seen.is_new_ground },
             Err(error) => {
                 let answers = steps.iter().map(|_| Err(error.clone())).collect();
-                Round { answers, changed: Changed::Everything, is_new_ground: false }
+                Round { answers, ..Round::default() }
             }
         }
     }
 
     fn tend(&mut self) -> Round {
-        let idle = |changed| Round { answers: Vec::new(), changed, is_new_ground: false };
-        let nothing = || idle(Changed::Keys(Vec::new()));
-        let Some(Site { guard, shelf }) = &self.site else { return nothing() };
+        let Some(Site { guard, shelf }) = &self.site else { return Round::default() };
         match in_place(&shelf.ground, guard.file()) {
             Ok(true) => {}
             Ok(false) => {
                 self.lose();
-                return Round { is_new_ground: true, ..nothing() };
+                return Round { is_new_ground: true, ..Round::default() };
             }
-            Err(_) => return nothing(),
+            Err(_) => return Round::default(),
         }
         let is_quiet = guard::changes_hint(guard.file())
             .is_ok_and(|changes| shelf.index.has_seen(changes))
             && shelf.owed.is_empty()
+            && shelf.waiting.is_empty()
             && shelf.session.as_ref().is_none_or(|mine| mine.is_in_place(&shelf.ground.holders))
             && self.tend_in().is_none_or(|wait| !wait.is_zero());
         if is_quiet {
-            return nothing();
+            return Round::default();
         }
         let tended = self.under_guard(|shelf, held| {
             shelf.sweep(held, SWEPT_AT_REST);
-            if let Some(session) = &mut shelf.session {
-                let _ = session.mend(&shelf.ground.holders);
-            }
+            shelf.unstick_ours(held);
+            shelf.mend_session();
         });
         match tended {
-            Ok(seen) => Round { is_new_ground: seen.is_new_ground, ..idle(seen.changed) },
-            Err(_) => nothing(),
+            Ok(mut seen) => {
+                if seen.is_lost {
+                    seen.granted.clear();
+                }
+                seen.into_round(Vec::new())
+            }
+            Err(_) => Round::default(),
         }
     }
 
     fn tend_in(&self) -> Option<Duration> {
         let shelf = &self.site.as_ref()?.shelf;
-        let view = self.view.is_behind().then(|| self.view.wait(shelf.index.count()));
+        let view = self
+            .view
+            .is_behind()
+            .then(|| self.view.wait(shelf.index.count() + shelf.index.waiting()));
         let view = view.map(Option::unwrap_or_default);
         let end = shelf.index.next_end_us(&*self.clock).map(Duration::from_micros);
-        [view, end.map(|end| if end.is_zero() { end } else { end.max(OTHERS) })]
-            .into_iter()
-            .flatten()
-            .min()
+        let end = end.map(|end| if end.is_zero() { end } else { end.max(OTHERS) });
+        let turn = self.turn_us.map(|at| at.saturating_sub(self.clock.monotonic_us()));
+        let turn = turn.map(|us| Duration::from_micros(us).max(SOONEST));
+        let owed = (!shelf.owed.is_empty()).then_some(wake::SLOW);
+        let look = self.watches.as_ref().filter(|_| !shelf.waiting.is_empty());
+        [view, end, turn, owed, look.map(Watches::patience)].into_iter().flatten().min()
+    }
+
+    fn is_ours(&self, record: &Record) -> bool {
+        let session = self.site.as_ref().and_then(|site| site.shelf.session.as_ref());
+        !record.detached && session.is_some_and(|mine| mine.id() == record.holder)
     }
 
     fn known(&self, key: &Key) -> Option<&Record> {
@@ -214,24 +267,7 @@ impl Store for Files {
     }
 
     fn check(&self, path: &Located) -> Result<Option<Holder>, Error> {
-        let Some(sight) = Sight::open(&self.root)? else { return Ok(None) };
-        for key in [Some(path.key), path.spelled].into_iter().flatten() {
-            let file = sight.locks.path().join(key.file_name());
-            let found = record::read(&sight.locks, &key)
-                .map_err(|cause| Error::system("read", &file, &cause))?;
-            match found {
-                Found::Nothing => {}
-                Found::Record(record) => {
-                    if self.standing(&sight, &record)? == Standing::Holds {
-                        return Ok(Some(Holder::of(*record, &*self.clock)));
-                    }
-                }
-                Found::Unreadable(found) => {
-                    return Err(found.refusal(path, &file));
-                }
-            }
-        }
-        Ok(None)
+        survey::check(&self.root, &*self.clock, path)
     }
 
     fn verify(&self, key: &Key, token: u64) -> Result<bool, Error> {
@@ -239,16 +275,20 @@ impl Store for Files {
         if !in_place(&shelf.ground, guard.file())? {
             return Ok(false);
         }
-        let found = shelf.current(key, token)?;
-        let is_over =
-            |record: &Record| record.deadline().is_some_and(|end| end.is_over(&*self.clock));
-        Ok(found.is_some_and(|record| !is_over(&record)))
+        let Some(record) = shelf.current(key, token)? else { return Ok(false) };
+        if self.is_ours(&record) {
+            return Ok(!record.deadline().is_some_and(|end| end.is_over(&*self.clock)));
+        }
+        let life = |holder| session::life(&shelf.ground.holders, holder);
+        let standing = standing::of_record(&record, &*self.clock, life)
+            .map_err(|cause| shelf.no_life(record.holder, &cause))?;
+        Ok(standing == Standing::Holds)
     }
 
     fn status(&self) -> Status {
         let lock_directory = self.root.join(ground::STATE).join("locks");
         let mut status = Status { lock_directory, ..Status::default() };
-        match self.list(&mut status) {
+        match survey::list(&self.root, &*self.clock, &mut status) {
             Err(error) => status.error = Some(error.message.clone()),
             Ok(()) => {
                 let behind = self.view.error();
@@ -259,58 +299,35 @@ impl Store for Files {
         status
     }
 
+    fn on_wake(&mut self, wake: Wake) {
+        self.watches = Some(Watches::new(wake));
+    }
+
     fn life_line(&self) -> Option<&std::fs::File> {
         Some(self.site.as_ref()?.shelf.session.as_ref()?.file())
     }
 
     fn leave(&mut self) {
-        if let Some(Site { mut guard, shelf }) = self.site.take()
-            && let Some(session) = shelf.session
-        {
-            // Under the guard, so that nobody takes the file for a dead one's and sweeps it meanwhile.
-            let _held = guard.lock(&*self.clock);
+        if let Some(watches) = &mut self.watches {
+            watches.rest();
+        }
+        let Some(Site { mut guard, mut shelf }) = self.site.take() else { return };
+        let Some(session) = shelf.session.take() else { return };
+        // Closing the holder file tells the kernel, and the kernel everybody, that what still names it is
+        // free. Its name goes only when nothing does: without it, life could only be guessed.
+        let Ok(held) = guard.lock(&*self.clock) else { return };
+        let is_known = shelf.index.catch_up(&shelf.ground, &held, &*self.clock).is_ok();
+        if is_known && !shelf.index.is_named(session.id()) {
             let _ = session.end(&shelf.ground.holders);
         }
     }
 }
 
-impl Files {
-    fn list(&self, status: &mut Status) -> Result<(), Error> {
-        let Some(sight) = Sight::open(&self.root)? else { return Ok(()) };
-        let mut lives: HashMap<HolderId, Life> = HashMap::new();
-        for key in index::keys(&sight.locks)? {
-            let lock_file = sight.locks.path().join(key.file_name());
-            let record = match record::read(&sight.locks, &key) {
-                Ok(Found::Record(record)) => record,
-                Ok(Found::Nothing) => continue,
-                Ok(Found::Unreadable(_)) | Err(_) => {
-                    status.unreadable.push(lock_file);
-                    continue;
-                }
-            };
-            let life = |holder| match lives.get(&holder) {
-                Some(life) => Ok(*life),
-                None => {
-                    let told = life(sight.holders.as_ref(), holder)?;
-                    lives.insert(holder, told);
-                    Ok(told)
-                }
-            };
-            // What cannot be asked about counts as held.
-            let standing = standing::of_record(&record, &*self.clock, life);
-            let is_stale = matches!(standing, Ok(Standing::Over(_)));
-            let holder = Holder::of(*record, &*self.clock);
-            status.locks.push(Listed { holder, is_stale, lock_file });
-        }
-        status
-            .locks
-            .sort_by_key(|listed| (listed.holder.record.acquired_at, listed.holder.record.token));
-        Ok(())
+impl Seen {
+    fn into_round(self, answers: Vec<Result<Done, Error>>) -> Round {
+        let Seen { changed, granted, displaced, is_new_ground, .. } = self;
+        Round { answers, changed, granted, displaced, is_new_ground }
     }
-}
-
-fn life(holders: Option<&crate::sys::Dir>, holder: HolderId) -> io::Result<Life> {
-    holders.map_or(Ok(Life::Unknown), |holders| session::life(holders, holder))
 }
 
 fn in_place(ground: &Ground, guard: &std::fs::File) -> Result<bool, Error> {
@@ -329,10 +346,14 @@ fn refuse_grants(answer: &mut Result<Done, Error>, locks: &Path) {
 }
 
 /// Writes the view if it is behind and due.
-fn show(view: &mut View, shelf: &Shelf, held: &mut Held<'_>, clock: &dyn Clock) {
+fn show(view: &mut View, shelf: &mut Shelf, held: &mut Held<'_>, clock: &dyn Clock) {
     let is_behind = !held.is_viewed();
     view.set_behind(is_behind);
-    if !is_behind || view.wait(shelf.index.count()).is_some() {
+    if is_behind && view.is_homeless() {
+        // Somebody removed its folder alone.
+        let _ = shelf.ground.mend();
+    }
+    if !is_behind || view.wait(shelf.index.count() + shelf.index.waiting()).is_some() {
         return;
     }
     let holds = |record: &Record| {
@@ -340,9 +361,8 @@ fn show(view: &mut View, shelf: &Shelf, held: &mut Held<'_>, clock: &dyn Clock) 
         !is_over && !shelf.dead.contains(&record.holder)
     };
     let entries = shelf.index.entries().filter(|(record, _)| holds(record));
+    let entries = entries.map(|(_, json)| json);
     let written =
-        view.write(&shelf.ground.progress, entries.map(|(_, json)| json), clock.wall_ms());
-    if written && held.note_viewed().is_ok() {
-        view.set_behind(false);
-    }
+        view.write(&shelf.ground.progress, entries, shelf.index.queues(), clock.wall_ms());
+    view.set_behind(!(written && held.note_viewed().is_ok()));
 }

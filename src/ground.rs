@@ -26,6 +26,8 @@ pub struct Ground {
     pub locks: Dir,
     /// `.ai/locks/holders`
     pub holders: Dir,
+    /// `.ai/locks/queue`
+    pub queue: Dir,
     /// `.ai/progress`
     pub progress: Dir,
 }
@@ -45,8 +47,23 @@ impl Ground {
         let state = child(&top, STATE, true)?;
         let locks = child(&state, "locks", true)?;
         let holders = child(&locks, "holders", true)?;
+        let queue = child(&locks, "queue", true)?;
         let progress = child(&state, "progress", true)?;
-        Ok(Ground { root: root.to_owned(), locks, holders, progress })
+        Ok(Ground { root: root.to_owned(), locks, holders, queue, progress })
+    }
+
+    /// Opens the folders beside the guard anew, where somebody removed one of them alone.
+    ///
+    /// # Errors
+    /// As [`Ground::open`].
+    pub fn mend(&mut self) -> Result<(), Error> {
+        let told = |(path, cause): (PathBuf, io::Error)| trouble(&path, &cause);
+        self.holders = child(&self.locks, "holders", true).map_err(told)?;
+        self.queue = child(&self.locks, "queue", true).map_err(told)?;
+        let top = Dir::open(&self.root).map_err(|cause| trouble(&self.root, &cause))?;
+        let state = child(&top, STATE, true).map_err(told)?;
+        self.progress = child(&state, "progress", true).map_err(told)?;
+        Ok(())
     }
 
     /// Opens the guard's file and keeps the lock files out of version control.
@@ -72,16 +89,21 @@ impl Ground {
         Ok(file)
     }
 
-    /// Proves that a second handle is kept out while the guard is held by the first. Call it holding
-    /// the guard.
+    /// Proves that a second handle is kept out while the guard is held by this one. A guard that was
+    /// removed meanwhile proves nothing either way; that is for [`Ground::is_in_place`] to notice.
     ///
     /// # Errors
-    /// `ENOTSUP` where it is let in.
-    pub fn prove_locks(&self) -> Result<(), Error> {
+    /// `ENOTSUP` where the second handle is let in.
+    pub fn prove_locks(&self, guard: &File) -> Result<(), Error> {
         let path = self.locks.path().join(GUARD);
         let failed = |cause: io::Error| Error::system("try the lock of", &path, &cause);
-        let second = self.locks.open_or_create(GUARD).map_err(failed)?;
-        if sys::try_lock(&second).map_err(failed)? {
+        let second = match self.locks.open_read(GUARD) {
+            Err(cause) if is_gone(&cause) => return Ok(()),
+            opened => opened.map_err(failed)?,
+        };
+        let identity = |file: &File| Dir::entry_of(file).map(|entry| entry.identity);
+        let is_guard = identity(&second).map_err(failed)? == identity(guard).map_err(failed)?;
+        if is_guard && sys::try_lock(&second).map_err(failed)? {
             return Err(unsuited(self.locks.path(), "is on a file system that does not enforce"));
         }
         Ok(())
@@ -109,6 +131,8 @@ pub struct Sight {
     pub locks: Dir,
     /// `.ai/locks/holders`
     pub holders: Option<Dir>,
+    /// `.ai/locks/queue`
+    pub queue: Option<Dir>,
 }
 
 impl Sight {
@@ -121,7 +145,8 @@ impl Sight {
         let locks = child(&top, STATE, false).and_then(|state| child(&state, "locks", false));
         let Some(locks) = if_there(locks)? else { return Ok(None) };
         let holders = if_there(child(&locks, "holders", false))?;
-        Ok(Some(Sight { locks, holders }))
+        let queue = if_there(child(&locks, "queue", false))?;
+        Ok(Some(Sight { locks, holders, queue }))
     }
 }
 

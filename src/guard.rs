@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::error::{Code, Error};
 use crate::key::Key;
 use crate::patience::Patience;
+use crate::record::MAX_TOKEN;
 use crate::sys;
 
 const MAGIC: &[u8; 8] = b"storylk1";
@@ -162,8 +163,7 @@ impl Held<'_> {
     /// What the system says.
     pub fn raise_sequence(&mut self, floor: u64) -> Result<(), Error> {
         if self.guard.header.sequence < floor {
-            self.guard.header.sequence = floor;
-            self.write_header()?;
+            self.write_header(Header { sequence: floor, ..self.guard.header })?;
         }
         Ok(())
     }
@@ -173,9 +173,9 @@ impl Held<'_> {
     /// # Errors
     /// What the system says; the number is then lost, which is no harm.
     pub fn draw(&mut self) -> Result<u64, Error> {
-        self.guard.header.sequence += 1;
-        self.write_header()?;
-        Ok(self.guard.header.sequence)
+        let sequence = self.guard.header.sequence + 1;
+        self.write_header(Header { sequence, ..self.guard.header })?;
+        Ok(sequence)
     }
 
     /// Notes that these keys are about to change.
@@ -183,14 +183,7 @@ impl Held<'_> {
     /// # Errors
     /// What the system says; nothing must be changed then.
     pub fn note(&mut self, keys: &[Key]) -> Result<(), Error> {
-        let first_slot = self.guard.header.changes;
-        self.guard.header.changes += keys.len() as u64;
-        // The header first: a slot beyond the count would overwrite a note that is still needed.
-        self.write_header()?;
-        for (number, key) in (first_slot..).zip(keys) {
-            self.write(&key.0, slot(number))?;
-        }
-        Ok(())
+        self.note_drawing(keys, 0)
     }
 
     /// Notes that these keys are about to be granted, and draws a token for each: the first is
@@ -200,9 +193,19 @@ impl Held<'_> {
     /// What the system says; nothing must be changed then.
     pub fn note_grants(&mut self, keys: &[Key]) -> Result<u64, Error> {
         let first = self.guard.header.sequence + 1;
-        self.guard.header.sequence += keys.len() as u64;
-        self.note(keys)?;
+        self.note_drawing(keys, keys.len() as u64)?;
         Ok(first)
+    }
+
+    fn note_drawing(&mut self, keys: &[Key], tokens: u64) -> Result<(), Error> {
+        let Header { sequence, changes: first_slot, .. } = self.guard.header;
+        let changes = first_slot + keys.len() as u64;
+        // The header first: a slot beyond the count would overwrite a note that is still needed.
+        self.write_header(Header { sequence: sequence + tokens, changes, ..self.guard.header })?;
+        for (number, key) in (first_slot..).zip(keys) {
+            self.write(&key.0, slot(number))?;
+        }
+        Ok(())
     }
 
     /// Notes that the view shows everything noted so far.
@@ -210,8 +213,8 @@ impl Held<'_> {
     /// # Errors
     /// What the system says.
     pub fn note_viewed(&mut self) -> Result<(), Error> {
-        self.guard.header.viewed = self.guard.header.changes;
-        self.write_header()
+        let viewed = self.guard.header.changes;
+        self.write_header(Header { viewed, ..self.guard.header })
     }
 
     /// What was changed after the first `seen` changes.
@@ -243,9 +246,10 @@ impl Held<'_> {
         let mut boot = [0; 16];
         boot.copy_from_slice(&bytes[32..48]);
         let known = Header { sequence: number(8), changes: number(16), viewed: number(24), boot };
-        if &bytes[..8] == MAGIC {
+        // A sequence beyond what tokens can be was never drawn: somebody wrote it.
+        if &bytes[..8] == MAGIC && known.sequence < MAX_TOKEN {
             self.guard.header = known;
-        } else if &bytes[..7] == b"storylk" {
+        } else if &bytes[..7] == b"storylk" && &bytes[..8] != MAGIC {
             return Err(Error::new(
                 Code::BadRecord,
                 format!("{} was made by a later version of storylock.", self.guard.path.display()),
@@ -254,32 +258,35 @@ impl Held<'_> {
             .hint("Nothing was granted. Use the same version in every process of a project."));
         } else {
             // A guard of our own past was lost with its file; what we remember still counts.
-            let now = clock.wall_ms().saturating_mul(1000);
-            let sequence = (self.guard.header.sequence + 1).max(now);
-            self.guard.header =
-                Header { sequence, changes: 0, viewed: u64::MAX, boot: boot_digest(clock) };
+            let sequence = (self.guard.header.sequence + 1).max(now_us(clock));
             self.write(&[0; HEADER + SLOTS as usize * SLOT], 0)?;
-            return self.write_header();
+            return self.write_header(Header {
+                sequence,
+                changes: 0,
+                viewed: u64::MAX,
+                boot: boot_digest(clock),
+            });
         }
         if boot != boot_digest(clock) {
             // Nothing is flushed, so a power cut may have taken the last numbers with it.
-            let floor = self.guard.header.sequence.max(clock.wall_ms().saturating_mul(1000));
-            self.guard.header.boot = boot_digest(clock);
-            self.guard.header.sequence = floor + 1;
-            self.write_header()?;
+            let sequence = (self.guard.header.sequence + 1).max(now_us(clock));
+            let boot = boot_digest(clock);
+            self.write_header(Header { sequence, boot, ..self.guard.header })?;
         }
         Ok(())
     }
 
-    fn write_header(&mut self) -> Result<(), Error> {
-        let header = &self.guard.header;
+    /// What cannot be written has not happened.
+    fn write_header(&mut self, header: Header) -> Result<(), Error> {
         let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..16].copy_from_slice(&header.sequence.to_le_bytes());
         bytes[16..24].copy_from_slice(&header.changes.to_le_bytes());
         bytes[24..32].copy_from_slice(&header.viewed.to_le_bytes());
         bytes[32..48].copy_from_slice(&header.boot);
-        self.write(&bytes, 0)
+        self.write(&bytes, 0)?;
+        self.guard.header = header;
+        Ok(())
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> Result<(), Error> {
@@ -310,6 +317,10 @@ pub fn changes_hint(guard: &File) -> io::Result<u64> {
 /// Where the note of a change stands.
 fn slot(number: u64) -> u64 {
     HEADER as u64 + (number % SLOTS) * SLOT as u64
+}
+
+fn now_us(clock: &dyn Clock) -> u64 {
+    clock.wall_ms().saturating_mul(1000)
 }
 
 fn boot_digest(clock: &dyn Clock) -> [u8; 16] {

@@ -1,7 +1,9 @@
 //! Who is in the way, in words and as data: what a refusal, `check` and `status` tell of a record.
 
+use std::path::Path;
+
 use crate::clock::Clock;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Line};
 use crate::key::Located;
 use crate::lease::spoken;
 use crate::record::Record;
@@ -54,15 +56,31 @@ impl Holder {
         parts.join(", ")
     }
 
-    /// The refusal of a path that this holder has.
-    pub fn refusal(self, path: &Located) -> Error {
-        let named = &path.named;
+    /// The refusal of a path that this holder has; `shown` is the path in the asker's words.
+    pub fn refusal(self, path: &Path, shown: &str, line: Line) -> Error {
         let message =
-            format!("{named} is locked by {} ({}).", self.record.story_id, self.described());
-        let hint = format!(
-            "Nothing was taken. Work on something else and try again later; `npx storylock check {named}` tells who has it then."
-        );
-        Error::new(Code::Locked, message).at(&path.path).held_by(self).hint(hint)
+            format!("{shown} is locked by {} ({}).", self.record.story_id, self.described());
+        let error = Error::new(Code::Locked, message).at(path).held_by(self);
+        Holder::advised(error, shown, line)
+    }
+
+    /// A refusal with what is known of the line, and what to do next.
+    pub fn advised(error: Error, shown: &str, line: Line) -> Error {
+        let others = match line.waiters - usize::from(line.place.is_some()) {
+            0 => String::new(),
+            1 => " 1 other waits for it.".to_owned(),
+            others => format!(" {others} others wait for it."),
+        };
+        let hint = match (line.waited_ms, line.place) {
+            (Some(ms), Some(place)) => format!(
+                "Waited {} in vain, at place {place} in line.{others} Nothing was taken: wait longer, or work on something else; `npx storylock check {shown}` tells who has it then.",
+                spoken(ms)
+            ),
+            _ => format!(
+                "Nothing was taken.{others} Wait in turn with `wait` (on the command line: --wait), or work on something else; `npx storylock check {shown}` tells who has it then."
+            ),
+        };
+        error.in_line(line).hint(hint)
     }
 
     /// The refusal to release or renew what this holder has and the asking story has not.

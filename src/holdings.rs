@@ -1,7 +1,9 @@
-//! What this process holds, for whom, and until when.
+//! What this process has, for whom, and with which lease.
 //!
-//! Promise: a grant that reached a client is in here until it is given up or reported lost, so a loss is
-//! told exactly once to each client that has the lock, and nothing is given up that a scope still needs.
+//! Promises: a lock that a client has is in here until the client gives it up or is told that it is lost,
+//! once; and the lease that a lock ought to have follows from who claims it: bound while any scope is open
+//! on it, else the one it was asked for with, else (a detached lock that scopes only borrowed) its own
+//! again, else it goes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -29,14 +31,122 @@ pub struct Holdings {
 pub struct Holding {
     /// The record as last known.
     pub record: Record,
-    /// Who has it.
-    pub clients: Vec<ClientId>,
-    /// Whether this process took it; otherwise another process of the same story did.
-    pub is_ours: bool,
-    /// How many scopes are open on it.
-    pub scopes: u32,
-    /// The lease that it has apart from scopes; `None` if only scopes need it.
-    pub apart: Option<Lease>,
+    end_us: Option<u64>,
+    claims: Vec<Claim>,
+    /// The lease that it has apart from scopes; `None` if only scopes claim it.
+    apart: Option<Lease>,
+    /// The lease that it had of its own, detached, before a scope borrowed it.
+    borrowed: Option<Lease>,
+}
+
+/// What one client wants with a lock.
+#[derive(Debug)]
+struct Claim {
+    client: ClientId,
+    scopes: u32,
+    is_plain: bool,
+}
+
+/// What ought to become of a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It stays as it is.
+    AsIs,
+    /// It stays, with this lease, tied to this process or detached.
+    Held {
+        /// The lease.
+        lease: Lease,
+        /// Whether the lease alone is to end it.
+        detached: bool,
+    },
+    /// Nobody here wants it any more.
+    Gone,
+}
+
+impl Holding {
+    /// The clients that have it.
+    pub fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.claims.iter().map(|claim| claim.client)
+    }
+
+    /// Whether this client alone has it.
+    pub fn is_only(&self, client: ClientId) -> bool {
+        self.claims.iter().all(|claim| claim.client == client)
+    }
+
+    /// Whether this claim, a scope or the plain one, is the last on it.
+    pub fn is_last_claim(&self, client: ClientId, scoped: bool) -> bool {
+        self.claims.iter().all(|claim| {
+            let (scopes, is_plain) = match (claim.client == client, scoped) {
+                (false, _) => (claim.scopes, claim.is_plain),
+                (true, true) => (claim.scopes.saturating_sub(1), claim.is_plain),
+                (true, false) => (claim.scopes, false),
+            };
+            scopes == 0 && !is_plain
+        })
+    }
+
+    /// Whether a scope is open on it.
+    pub fn is_scoped(&self) -> bool {
+        self.claims.iter().any(|claim| claim.scopes > 0)
+    }
+
+    /// The lease that it is to have once no scope is open, if it is to have one.
+    pub fn set_apart(&mut self, lease: Lease) {
+        if self.apart.is_some() {
+            self.apart = Some(lease);
+        }
+    }
+
+    /// What ought to become of it. `is_ours` tells whether this process's life stands behind it.
+    pub fn wanted(&self, is_ours: bool) -> Wanted {
+        let is_detached = self.record.detached;
+        if !is_ours && !is_detached {
+            // Another process of the same story took it, and looks after it.
+            return if self.claims.is_empty() { Wanted::Gone } else { Wanted::AsIs };
+        }
+        let lease = if self.is_scoped() { Some(Lease::Bound) } else { self.apart };
+        let (lease, detached) = match (lease, self.borrowed) {
+            (Some(Lease::Bound), _) if self.is_scoped() => (Lease::Bound, false),
+            (_, Some(own)) => (own, true),
+            (Some(lease), None) => (lease, is_detached),
+            (None, None) => return Wanted::Gone,
+        };
+        if self.record.lease() == lease && is_detached == detached {
+            return Wanted::AsIs;
+        }
+        Wanted::Held { lease, detached }
+    }
+
+    /// Whether it is to be forgotten without being given up: another's, or detached.
+    pub fn is_borrowed(&self, is_ours: bool) -> bool {
+        !is_ours || self.borrowed.is_some()
+    }
+
+    /// The report that this lock is lost, now that `successor` stands in its place.
+    pub fn lost(&self, successor: Option<&Record>, is_removed: bool, clock: &dyn Clock) -> Error {
+        let record = &self.record;
+        let ended = record.deadline().is_some_and(|deadline| deadline.is_over(clock));
+        let successor = successor.filter(|next| next.token != record.token);
+        let how = match successor {
+            Some(next) => format!("{} has it now", next.story_id),
+            None if is_removed => "the lock folder was removed".to_owned(),
+            None if ended => "its lease ended".to_owned(),
+            None => "it was given up elsewhere, or its process ended".to_owned(),
+        };
+        let path = record.file_path.display();
+        let message = format!("{path} is no longer locked by {}: {how}.", record.story_id);
+        let error = Error::new(Code::Compromised, message)
+            .at(&record.file_path)
+            .by(record.story_id.as_str())
+            .hint(
+                "Do not write it. Acquire it again and read it anew: others may have changed it.",
+            );
+        match successor {
+            Some(next) => error.held_by(Holder::of(next.clone(), clock)),
+            None => error,
+        }
+    }
 }
 
 impl Holdings {
@@ -50,54 +160,90 @@ impl Holdings {
         self.held.get(key)
     }
 
-    /// The lock on a key, to change.
-    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Holding> {
-        self.held.get_mut(key)
-    }
-
     /// The lock on a key if it is this grant.
     pub fn grant_mut(&mut self, key: &Key, token: u64) -> Option<&mut Holding> {
         self.held.get_mut(key).filter(|holding| holding.record.token == token)
     }
 
-    /// A client was granted this, or found that its story has it already; `scoped` when a scope asked.
-    /// Answers whether this process took the lock.
-    pub fn add(&mut self, client: ClientId, grant: &Grant, scoped: bool, asked: Lease) -> bool {
-        let is_same = |holding: &&mut Holding| holding.record.token == grant.record.token;
-        if let Some(holding) = self.held.get_mut(&grant.key).filter(is_same) {
-            if !holding.clients.contains(&client) {
-                holding.clients.push(client);
-            }
-            if scoped {
-                holding.scopes += 1;
-            } else {
-                holding.apart.get_or_insert(asked);
+    /// A client was granted this, or found that its story has it already. Answers the lock that stood in
+    /// its place, if that was another grant: it is lost.
+    pub fn claim(
+        &mut self,
+        client: ClientId,
+        grant: &Grant,
+        scoped: bool,
+        asked: Lease,
+        clock: &dyn Clock,
+    ) -> Option<Holding> {
+        let is_same = self.grant_mut(&grant.key, grant.record.token).is_some();
+        let displaced = if is_same { None } else { self.remove(&grant.key) };
+        let holding = self.held.entry(grant.key).or_insert_with(|| Holding {
+            record: grant.record.clone(),
+            end_us: None,
+            claims: Vec::new(),
+            apart: None,
+            borrowed: None,
+        });
+        let at = holding.claims.iter().position(|claim| claim.client == client);
+        let at = at.unwrap_or_else(|| {
+            holding.claims.push(Claim { client, scopes: 0, is_plain: false });
+            holding.claims.len() - 1
+        });
+        if scoped {
+            holding.claims[at].scopes += 1;
+            if grant.record.detached {
+                holding.borrowed = Some(grant.record.lease());
             }
         } else {
-            let holding = Holding {
-                record: grant.record.clone(),
-                clients: vec![client],
-                is_ours: grant.is_fresh,
-                scopes: u32::from(scoped),
-                // What another process took has a lease of its own, which no scope here ends.
-                apart: (!scoped || !grant.is_fresh).then(|| grant.record.lease()),
-            };
-            self.remove(&grant.key);
-            self.held.insert(grant.key, holding);
+            holding.claims[at].is_plain = true;
+            let is_bound_by_scope = holding.is_scoped();
+            holding.apart.get_or_insert(if is_bound_by_scope {
+                asked
+            } else {
+                grant.record.lease()
+            });
         }
-        self.refresh(&grant.key, &grant.record);
-        self.held.get(&grant.key).is_some_and(|holding| holding.is_ours)
+        self.refresh(&grant.key, &grant.record, clock);
+        displaced
     }
 
-    /// A record has another lease.
-    pub fn refresh(&mut self, key: &Key, record: &Record) {
+    /// A client gives its plain claim up, or one of its scopes.
+    pub fn unclaim(&mut self, client: ClientId, key: &Key, token: u64, scoped: bool) {
+        let Some(holding) = self.grant_mut(key, token) else { return };
+        for claim in holding.claims.iter_mut().filter(|claim| claim.client == client) {
+            if scoped {
+                claim.scopes = claim.scopes.saturating_sub(1);
+            } else {
+                claim.is_plain = false;
+            }
+        }
+        holding.settle_claims();
+    }
+
+    /// A client gives everything up; answers what it had.
+    pub fn leave(&mut self, client: ClientId) -> Vec<Key> {
+        let mut left = Vec::new();
+        for (key, holding) in &mut self.held {
+            let before = holding.claims.len();
+            holding.claims.retain(|claim| claim.client != client);
+            if holding.claims.len() != before {
+                holding.settle_claims();
+                left.push(*key);
+            }
+        }
+        left
+    }
+
+    /// A record has another lease, or holder.
+    pub fn refresh(&mut self, key: &Key, record: &Record, clock: &dyn Clock) {
         if let Some(holding) = self.held.get_mut(key) {
-            if let Some(end) = end(&holding.record) {
+            if let Some(end) = holding.end_us {
                 self.ends.remove(&(end, *key));
             }
-            if let Some(end) = end(record) {
-                self.ends.insert((end, *key));
-            }
+            holding.end_us = record
+                .deadline()
+                .map(|end| clock.monotonic_us().saturating_add(end.remaining_us(clock)));
+            self.ends.extend(holding.end_us.map(|end| (end, *key)));
             holding.record = record.clone();
         }
     }
@@ -105,7 +251,7 @@ impl Holdings {
     /// The lock on a key is no more.
     pub fn remove(&mut self, key: &Key) -> Option<Holding> {
         let holding = self.held.remove(key)?;
-        if let Some(end) = end(&holding.record) {
+        if let Some(end) = holding.end_us {
             self.ends.remove(&(end, *key));
         }
         Some(holding)
@@ -115,22 +261,6 @@ impl Holdings {
     pub fn take(&mut self) -> Vec<(Key, Holding)> {
         self.ends.clear();
         self.held.drain().collect()
-    }
-
-    /// Lets a client go; answers the grants of this process that nobody has any more.
-    pub fn leave(&mut self, client: ClientId) -> Vec<(Key, u64)> {
-        let mut left = Vec::new();
-        for (key, holding) in &mut self.held {
-            holding.clients.retain(|other| *other != client);
-            if holding.clients.is_empty() {
-                left.push((*key, holding.record.token, holding.is_ours));
-            }
-        }
-        for (key, ..) in left.iter().filter(|(.., is_ours)| !is_ours) {
-            self.remove(key);
-        }
-        left.retain(|(.., is_ours)| *is_ours);
-        left.into_iter().map(|(key, token, _)| (key, token)).collect()
     }
 
     /// All keys held.
@@ -150,34 +280,11 @@ impl Holdings {
     }
 }
 
-fn end(record: &Record) -> Option<u64> {
-    record.deadline
-}
-
 impl Holding {
-    /// The report that this lock is lost, now that `successor` stands in its place.
-    pub fn lost(&self, successor: Option<&Record>, is_removed: bool, clock: &dyn Clock) -> Error {
-        let record = &self.record;
-        let ended = record.deadline().is_some_and(|deadline| deadline.is_over(clock));
-        let how = match successor {
-            Some(next) if next.token != record.token => {
-                format!("{} has it now", next.story_id)
-            }
-            _ if is_removed => "the lock folder was removed".to_owned(),
-            _ if ended => "its lease ended".to_owned(),
-            _ => "somebody else gave it up".to_owned(),
-        };
-        let path = record.file_path.display();
-        let error = Error::new(
-            Code::Compromised,
-            format!("{path} is no longer locked by {}: {how}.", record.story_id),
-        )
-        .at(&record.file_path)
-        .by(record.story_id.as_str())
-        .hint("Do not write it. Acquire it again and read it anew: others may have changed it.");
-        match successor.filter(|next| next.token != record.token) {
-            Some(next) => error.held_by(Holder::of(next.clone(), clock)),
-            None => error,
+    fn settle_claims(&mut self) {
+        self.claims.retain(|claim| claim.scopes > 0 || claim.is_plain);
+        if !self.claims.iter().any(|claim| claim.is_plain) {
+            self.apart = None;
         }
     }
 }

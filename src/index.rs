@@ -9,11 +9,17 @@ use std::io;
 
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::ground::Ground;
 use crate::guard::{Held, News};
 use crate::key::Key;
+use crate::queue::{self, Waiter, WaiterId};
 use crate::record::{self, Found, HolderId, Record};
+use crate::story::Story;
 use crate::sys::Dir;
 use crate::view;
+
+/// When to look again at an ended lease that could not be removed, in µs.
+const LATER_US: u64 = 1_000_000;
 
 /// All records known.
 #[derive(Debug, Default)]
@@ -22,6 +28,8 @@ pub struct Index {
     /// Ends of leases on the clock that does not jump, in µs.
     ends: BTreeSet<(u64, Key)>,
     holders: HashMap<HolderId, usize>,
+    queues: HashMap<Key, Vec<Waiter>>,
+    waits: HashMap<Story, BTreeSet<(WaiterId, Key)>>,
     seen: Option<u64>,
 }
 
@@ -41,6 +49,12 @@ pub enum Changed {
     Everything,
 }
 
+impl Default for Changed {
+    fn default() -> Changed {
+        Changed::Keys(Vec::new())
+    }
+}
+
 impl Index {
     /// Learns what others changed since the last time.
     ///
@@ -48,7 +62,7 @@ impl Index {
     /// What the system says, with the path.
     pub fn catch_up(
         &mut self,
-        locks: &Dir,
+        ground: &Ground,
         held: &Held<'_>,
         clock: &dyn Clock,
     ) -> Result<Changed, Error> {
@@ -57,12 +71,12 @@ impl Index {
                 keys.sort_unstable();
                 keys.dedup();
                 for key in &keys {
-                    self.reload(locks, key, clock)?;
+                    self.reload(ground, key, clock)?;
                 }
                 Changed::Keys(keys)
             }
             Some(News::Everything) | None => {
-                self.rebuild(locks, clock)?;
+                self.rebuild(ground, clock)?;
                 Changed::Everything
             }
         };
@@ -74,10 +88,10 @@ impl Index {
     ///
     /// # Errors
     /// As [`Index::catch_up`].
-    pub fn find_strays(&mut self, locks: &Dir, clock: &dyn Clock) -> Result<(), Error> {
-        for key in keys(locks)? {
+    pub fn find_strays(&mut self, ground: &Ground, clock: &dyn Clock) -> Result<(), Error> {
+        for key in keys(&ground.locks)? {
             if !self.known.contains_key(&key) {
-                self.reload(locks, &key, clock)?;
+                self.reload(ground, &key, clock)?;
             }
         }
         Ok(())
@@ -93,12 +107,31 @@ impl Index {
         self.seen = Some(held.changes());
     }
 
-    fn rebuild(&mut self, locks: &Dir, clock: &dyn Clock) -> Result<(), Error> {
-        *self = Index::default();
-        for key in keys(locks)? {
-            self.reload(locks, &key, clock)?;
+    fn rebuild(&mut self, ground: &Ground, clock: &dyn Clock) -> Result<(), Error> {
+        let mut anew = Index::default();
+        let queued = ground.queue.names();
+        let queued = queued
+            .map_err(|cause| Error::system("read the folder", ground.queue.path(), &cause))?;
+        let queued = queued.iter().filter_map(|name| Key::from_hex(name));
+        let all: BTreeSet<Key> = keys(&ground.locks)?.into_iter().chain(queued).collect();
+        for key in all {
+            anew.reload(ground, &key, clock)?;
         }
+        *self = anew;
         Ok(())
+    }
+
+    /// Looks at a lease that has ended again in a second at the earliest.
+    pub fn postpone(&mut self, key: &Key, clock: &dyn Clock) {
+        if let Some(known) = self.known.get_mut(key)
+            && let Some(end) = known.end
+            && end <= clock.monotonic_us()
+        {
+            self.ends.remove(&(end, *key));
+            let later = clock.monotonic_us() + LATER_US;
+            self.ends.insert((later, *key));
+            known.end = Some(later);
+        }
     }
 
     /// The least time until some lease ends, in µs.
@@ -106,7 +139,12 @@ impl Index {
         self.ends.first().map(|(end, _)| end.saturating_sub(clock.monotonic_us()))
     }
 
-    fn reload(&mut self, locks: &Dir, key: &Key, clock: &dyn Clock) -> Result<(), Error> {
+    /// Reads a key's record and queue again.
+    ///
+    /// # Errors
+    /// As [`Index::catch_up`].
+    pub fn reload(&mut self, ground: &Ground, key: &Key, clock: &dyn Clock) -> Result<(), Error> {
+        let locks = &ground.locks;
         match record::read(locks, key) {
             Ok(Found::Record(record)) => self.put(*key, *record, clock),
             Ok(Found::Nothing | Found::Unreadable(_)) => drop(self.remove(key)),
@@ -118,7 +156,61 @@ impl Index {
                 return Err(Error::system("read", &locks.path().join(key.file_name()), &cause));
             }
         }
+        let queue = queue::read(&ground.queue, key);
+        let path = || ground.queue.path().join(key.to_string());
+        self.line_up(*key, queue.map_err(|cause| Error::system("read", &path(), &cause))?);
         Ok(())
+    }
+
+    /// A queue was written. Whoever has the lock by now waits no more, though its entry may stand.
+    pub fn line_up(&mut self, key: Key, mut waiters: Vec<Waiter>) {
+        for waiter in self.queues.remove(&key).unwrap_or_default() {
+            if let Some(waits) = self.waits.get_mut(&waiter.story_id) {
+                waits.remove(&(waiter.id, key));
+                if waits.is_empty() {
+                    self.waits.remove(&waiter.story_id);
+                }
+            }
+        }
+        let served = self.get(&key).and_then(|record| record.waiter);
+        waiters.retain(|waiter| Some(waiter.id) != served);
+        for waiter in &waiters {
+            self.waits.entry(waiter.story_id.clone()).or_default().insert((waiter.id, key));
+        }
+        if !waiters.is_empty() {
+            self.queues.insert(key, waiters);
+        }
+    }
+
+    /// Who waits for a key, in order.
+    pub fn queue(&self, key: &Key) -> &[Waiter] {
+        self.queues.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The keys that somebody waits for.
+    pub fn queued(&self) -> impl Iterator<Item = &Key> {
+        self.queues.keys()
+    }
+
+    /// What a story waits for.
+    pub fn waits_of(&self, story: &Story) -> Vec<(WaiterId, Key)> {
+        self.waits.get(story).map(|waits| waits.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Whether some waiter wants a set, or some story waits in several places: then one change can open
+    /// the way for others elsewhere.
+    pub fn is_tangled(&self) -> bool {
+        self.waits.values().any(|waits| waits.len() > 1)
+    }
+
+    /// How many wait, a set once for each of its paths.
+    pub fn waiting(&self) -> usize {
+        self.queues.values().map(Vec::len).sum()
+    }
+
+    /// The queues with their keys.
+    pub fn queues(&self) -> impl Iterator<Item = (&Key, &[Waiter])> {
+        self.queues.iter().map(|(key, waiters)| (key, waiters.as_slice()))
     }
 
     /// A record was written.
@@ -174,6 +266,7 @@ impl Index {
     /// Whether any record names this holder.
     pub fn is_named(&self, holder: HolderId) -> bool {
         self.holders.contains_key(&holder)
+            || self.queues.values().flatten().any(|waiter| waiter.holder == holder)
     }
 
     /// The holders that records name.

@@ -12,6 +12,7 @@ use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -29,7 +30,8 @@ const ELOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
 const ELOOP: i32 = 1921;
 
 /// SHA-256 of a canonical path.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Key(pub [u8; 32]);
 
 impl Key {
@@ -40,7 +42,11 @@ impl Key {
 
     /// The key that a record file's name spells, if it is a record file's name.
     pub fn from_file_name(name: &str) -> Option<Key> {
-        let hex = name.strip_suffix(".lock")?;
+        Key::from_hex(name.strip_suffix(".lock")?)
+    }
+
+    /// The key that 64 lower-case hex digits spell.
+    pub fn from_hex(hex: &str) -> Option<Key> {
         if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return None;
         }
@@ -67,6 +73,20 @@ impl fmt::Display for Key {
             pair[1] = HEX[usize::from(byte & 15)];
         }
         f.write_str(std::str::from_utf8(&hex).unwrap_or_default())
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = &'static str;
+
+    fn try_from(hex: String) -> Result<Key, &'static str> {
+        Key::from_hex(&hex).ok_or("not a key")
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> String {
+        key.to_string()
     }
 }
 

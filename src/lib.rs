@@ -12,14 +12,17 @@
 //! |---|---|
 //! | [`node`], [`told`] | the Node.js addon (feature `node`) |
 //! | [`engine`] | one thread a root; clients |
-//! | [`desk`], [`plan`], [`holdings`] | calls become steps; who in this process has what |
+//! | [`desk`], [`plan`], [`conclude`], [`holdings`], [`waits`] | calls become steps; who in this process has what |
 //! | [`call`] | what can be asked and answered |
-//! | [`files`], [`steps`], [`shelf`] | the file store: the protocol under the guard |
+//! | [`files`], [`steps`], [`line`], [`turns`], [`grant`], [`shelf`] | the file store: the protocol under the guard |
+//! | [`survey`] | looking without the guard |
+//! | [`wake`] | how one who waits is woken |
 //! | [`store`] | the seam: what any store decides |
-//! | [`index`], [`view`] | what all records say; `locks.json` |
+//! | [`graph`] | who waits for whom |
+//! | [`index`], [`view`] | what all records and queues say; `locks.json` |
 //! | [`standing`], [`session`] | does it still hold: leases, and life told by the kernel |
 //! | [`guard`], [`patience`], [`ground`], [`publish`] | one change at a time, on safe ground, never half seen |
-//! | [`record`], [`holder`] | a held path on disk, and in words |
+//! | [`record`], [`queue`], [`holder`] | a held path and its waiters on disk, and in words |
 //! | [`key`], [`lease`], [`story`], [`root`], [`clock`], [`error`] | what everything is made of |
 //! | [`sys`] | the only module that knows the operating system |
 //!
@@ -29,10 +32,13 @@
 
 pub mod call;
 pub mod clock;
+pub mod conclude;
 pub mod desk;
 pub mod engine;
 pub mod error;
 pub mod files;
+pub mod grant;
+pub mod graph;
 pub mod ground;
 pub mod guard;
 pub mod holder;
@@ -40,11 +46,13 @@ pub mod holdings;
 pub mod index;
 pub mod key;
 pub mod lease;
+pub mod line;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod patience;
 pub mod plan;
 pub mod publish;
+pub mod queue;
 pub mod record;
 pub mod root;
 pub mod session;
@@ -53,12 +61,16 @@ pub mod standing;
 pub mod steps;
 pub mod store;
 pub mod story;
+pub mod survey;
 pub mod sys;
 #[cfg(feature = "node")]
 pub mod told;
+pub mod turns;
 pub mod view;
+pub mod waits;
+pub mod wake;
 
-pub use call::{Ask, Call, Message, Port, Reply};
+pub use call::{Ask, Call, Message, Port, QUEUE_LIMIT, Reply, Wait};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use engine::{Client, Engine};
 pub use error::{Code, Error};

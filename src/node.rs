@@ -6,14 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use napi::Env;
 use napi::bindgen_prelude::{Either, FnArgs, Function};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
 
-use crate::call::{Ask, Call, Message, Port};
+use crate::call::{Ask, Call, Message, Port, QUEUE_LIMIT, Reply, Wait, closed};
 use crate::engine::{self, Engine};
 use crate::error::{Code, Error};
 use crate::key::{Key, Target};
@@ -41,6 +41,10 @@ pub struct AcquireOptions {
     pub detached: Option<bool>,
     /// Why, in the story's words.
     pub reason: Option<String>,
+    /// How long to stand in line, in ms; `Infinity` for ever; not at all if absent or 0.
+    pub wait: Option<f64>,
+    /// Behind how many others at most on each path.
+    pub queue_limit: Option<u32>,
 }
 
 /// One manager's line to the engine of its project.
@@ -48,7 +52,16 @@ pub struct AcquireOptions {
 pub struct Client {
     root: PathBuf,
     port: Arc<NodePort>,
-    client: Arc<OnceLock<engine::Client>>,
+    line: Arc<Mutex<Line>>,
+    at_exit: Option<CleanupEnvHook<Weak<Mutex<Line>>>>,
+}
+
+/// Where a client stands with its engine.
+enum Line {
+    /// No call was made yet.
+    Unopened,
+    Open(engine::Client),
+    Closed,
 }
 
 #[napi]
@@ -60,20 +73,23 @@ impl Client {
         env: Env,
         root: Option<String>,
         settle: Function<FnArgs<(Vec<Answer>,)>, ()>,
-    ) -> napi::Result<Client> {
-        let root = root::find(root.as_deref())
-            .map_err(|error| napi::Error::from_reason(error.message.clone()))?;
-        let port = NodePort::new(settle)?;
-        let client = Arc::new(OnceLock::new());
-        let leaving: Weak<OnceLock<engine::Client>> = Arc::downgrade(&client);
-        env.add_env_cleanup_hook(leaving, |leaving| {
-            if let Some(client) = leaving.upgrade()
-                && let Some(client) = client.get()
-            {
-                let _: Result<u64, Error> = client.submit(Call::Close);
-            }
+    ) -> napi::Result<Client, String> {
+        let root = root::find(root.as_deref()).map_err(|error| {
+            napi::Error::new(error.code.as_str().to_owned(), error.message.clone())
         })?;
-        Ok(Client { root, port, client })
+        let failed = |error: napi::Error| {
+            napi::Error::new(Code::Internal.as_str().to_owned(), error.reason.clone())
+        };
+        let port = NodePort::new(settle).map_err(failed)?;
+        let line = Arc::new(Mutex::new(Line::Unopened));
+        // However the environment ends, what its calls were granted is given up.
+        let hang_up = |line: Weak<Mutex<Line>>| {
+            if let Some(line) = line.upgrade() {
+                *locked(&line) = Line::Closed;
+            }
+        };
+        let hook = env.add_env_cleanup_hook(Arc::downgrade(&line), hang_up).map_err(failed)?;
+        Ok(Client { root, port, line, at_exit: Some(hook) })
     }
 
     /// The project.
@@ -83,7 +99,7 @@ impl Client {
     }
 
     /// Locks all of these paths or none: `granted`.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn acquire(
         &self,
         env: Env,
@@ -94,8 +110,17 @@ impl Client {
         self.submit(env, || acquisition(&paths, story_id, options).map(Call::Acquire))
     }
 
-    /// Gives up the story's lock on the path: `released`.
+    /// Calls an acquisition off if it still waits; its own answer tells which came first.
     #[napi(catch_unwind)]
+    pub fn cancel(&self, ticket: f64) {
+        if let Line::Open(client) = &*locked(&self.line) {
+            // A client that is closed waits for nothing any more.
+            let _ = client.cancel(ticket as u64);
+        }
+    }
+
+    /// Gives up the story's lock on the path: `released`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn release(&self, env: Env, path: String, story_id: String) -> napi::Result<Submitted> {
         self.submit(env, || {
             Ok(Call::Release { target: Target::new(&path)?, story: Story::new(story_id)? })
@@ -103,7 +128,7 @@ impl Client {
     }
 
     /// Gives up these grants, or ends one scope of each: `letgo`.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn let_go(&self, env: Env, locks: Vec<GrantId>, scope: bool) -> napi::Result<Submitted> {
         self.submit(env, || {
             let grants: Result<Vec<_>, Error> = locks.iter().map(GrantId::parse).collect();
@@ -112,7 +137,7 @@ impl Client {
     }
 
     /// Begins the lease of the story's lock anew: `granted` with one lock.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn renew(
         &self,
         env: Env,
@@ -128,7 +153,7 @@ impl Client {
     }
 
     /// Begins the lease of exactly this grant anew: `granted` with one lock.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn extend(
         &self,
         env: Env,
@@ -144,7 +169,7 @@ impl Client {
     }
 
     /// Whether this grant is current: `verified`.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn verify(&self, env: Env, key: String, token: f64) -> napi::Result<Submitted> {
         self.submit(env, || {
             let (key, token) = GrantId { key, token }.parse()?;
@@ -153,33 +178,44 @@ impl Client {
     }
 
     /// Who holds the path: `checked`.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn check(&self, env: Env, path: String) -> napi::Result<Submitted> {
         self.submit(env, || Ok(Call::Check { target: Target::new(&path)? }))
     }
 
     /// Gives up every lock of the story: `cleaned`.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn cleanup(&self, env: Env, story_id: String) -> napi::Result<Submitted> {
         self.submit(env, || Ok(Call::Cleanup { story: Story::new(story_id)? }))
     }
 
     /// Everything that is held: `status`.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn status(&self, env: Env) -> napi::Result<Submitted> {
         self.submit(env, || Ok(Call::Status))
     }
 
     /// Gives up every lock taken through this client, for good: `closed`.
-    #[napi(catch_unwind)]
-    pub fn close(&self, env: Env) -> napi::Result<Submitted> {
-        self.submit(env, || Ok(Call::Close))
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn close(&mut self, env: Env) -> napi::Result<Submitted> {
+        let submitted = match std::mem::replace(&mut *locked(&self.line), Line::Closed) {
+            Line::Open(client) => client.submit(Call::Close),
+            Line::Unopened => {
+                self.port.deliver(vec![Message::Answer(0, Ok(Reply::Closed))]);
+                Ok(0)
+            }
+            Line::Closed => Err(closed()),
+        };
+        if let Some(hook) = self.at_exit.take() {
+            env.remove_env_cleanup_hook(hook)?;
+        }
+        self.told(env, submitted)
     }
 
     /// The same at the exit of the process: waits a fraction of a second at most.
     #[napi(catch_unwind)]
     pub fn leave(&self) {
-        if let Some(client) = self.client.get() {
+        if let Line::Open(client) = &*locked(&self.line) {
             client.leave();
         }
     }
@@ -187,7 +223,10 @@ impl Client {
     /// The descriptor by which a child process can inherit the life of this process's locks.
     #[napi(catch_unwind)]
     pub fn life_line(&self) -> Option<i32> {
-        self.client.get()?.life_line()
+        match &*locked(&self.line) {
+            Line::Open(client) => client.life_line(),
+            Line::Unopened | Line::Closed => None,
+        }
     }
 
     fn submit(
@@ -195,7 +234,21 @@ impl Client {
         env: Env,
         call: impl FnOnce() -> Result<Call, Error>,
     ) -> napi::Result<Submitted> {
-        let submitted = call().and_then(|call| self.client()?.submit(call));
+        let submitted = call().and_then(|call| {
+            let mut line = locked(&self.line);
+            if let Line::Unopened = *line {
+                let port: Arc<dyn Port> = Arc::clone(&self.port) as Arc<dyn Port>;
+                *line = Line::Open(Engine::of(&self.root)?.client(port));
+            }
+            match &*line {
+                Line::Open(client) => client.submit(call),
+                Line::Unopened | Line::Closed => Err(closed()),
+            }
+        });
+        self.told(env, submitted)
+    }
+
+    fn told(&self, env: Env, submitted: Result<u64, Error>) -> napi::Result<Submitted> {
         Ok(match submitted {
             Ok(ticket) => {
                 self.port.expect_answer(env)?;
@@ -204,15 +257,10 @@ impl Client {
             Err(error) => Either::B(told::failure(&error)),
         })
     }
+}
 
-    fn client(&self) -> Result<&engine::Client, Error> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let port: Arc<dyn Port> = Arc::clone(&self.port) as Arc<dyn Port>;
-        let client = Engine::of(&self.root)?.client(port);
-        Ok(self.client.get_or_init(|| client))
-    }
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn acquisition(paths: &[String], story_id: String, options: AcquireOptions) -> Result<Ask, Error> {
@@ -229,7 +277,10 @@ fn acquisition(paths: &[String], story_id: String, options: AcquireOptions) -> R
         return Err(Error::out_of_range("timeout", rule));
     }
     let scope = options.scope.unwrap_or_default();
-    Ok(Ask { targets, story, lease, scope, detached, reason: options.reason })
+    let wait = options.wait.map_or(Ok(Wait::No), Wait::from_ms)?;
+    let queue_limit = options.queue_limit.map_or(QUEUE_LIMIT, |limit| limit as usize);
+    let reason = options.reason;
+    Ok(Ask { targets, story, lease, scope, detached, reason, wait, queue_limit })
 }
 
 impl GrantId {
@@ -242,14 +293,15 @@ impl GrantId {
 
 /// Delivers messages to one environment's JavaScript.
 struct NodePort {
-    settle: OnceLock<Settle>,
+    /// `None` once the client is closed: then nothing in JavaScript is held on to any more.
+    settle: Mutex<Option<Arc<Settle>>>,
     /// Calls unanswered; while there are any, the process is kept alive.
     unanswered: AtomicUsize,
 }
 
 impl NodePort {
     fn new(settle: Function<FnArgs<(Vec<Answer>,)>, ()>) -> napi::Result<Arc<NodePort>> {
-        let port = Arc::new(NodePort { settle: OnceLock::new(), unanswered: AtomicUsize::new(0) });
+        let port = Arc::new(NodePort { settle: Mutex::new(None), unanswered: AtomicUsize::new(0) });
         let weak = Arc::downgrade(&port);
         let settle = settle
             .build_threadsafe_function::<Vec<Message>>()
@@ -261,14 +313,13 @@ impl NodePort {
                 let answers: Vec<Answer> = context.value.into_iter().map(Answer::from).collect();
                 Ok(FnArgs::from((answers,)))
             })?;
-        // It was made a line above and is set only here.
-        let _ = port.settle.set(settle);
+        *locked(&port.settle) = Some(Arc::new(settle));
         Ok(port)
     }
 
     fn expect_answer(&self, env: Env) -> napi::Result<()> {
         if self.unanswered.fetch_add(1, Ordering::Relaxed) == 0
-            && let Some(settle) = self.settle.get()
+            && let Some(settle) = &*locked(&self.settle)
         {
             // SAFETY: called on the environment's own thread, where the function is alive as long as
             // this port holds it.
@@ -280,22 +331,30 @@ impl NodePort {
     }
 
     fn count_answers(&self, env: Env, messages: &[Message]) {
-        let is_answer = |message: &&Message| matches!(message, Message::Answer(..));
+        // Those who leave at exit expect no answer.
+        let is_answer = |message: &&Message| matches!(message, Message::Answer(ticket, _) if *ticket != u64::MAX);
         let count = messages.iter().filter(is_answer).count();
         let before = self.unanswered.fetch_sub(count, Ordering::Relaxed);
+        let mut settle = locked(&self.settle);
         if count > 0
             && before == count
-            && let Some(settle) = self.settle.get()
+            && let Some(settle) = &*settle
         {
             // SAFETY: as above; the callback of the function itself runs on that thread.
             unsafe { napi::sys::napi_unref_threadsafe_function(env.raw(), settle.raw()) };
+        }
+        let is_closed =
+            |message: &Message| matches!(message, Message::Answer(_, Ok(Reply::Closed)));
+        if messages.iter().any(is_closed) {
+            *settle = None;
         }
     }
 }
 
 impl Port for NodePort {
     fn deliver(&self, messages: Vec<Message>) {
-        if let Some(settle) = self.settle.get() {
+        let settle = locked(&self.settle).clone();
+        if let Some(settle) = settle {
             // An environment that has ended takes no more messages; its locks were given up.
             settle.call(messages, ThreadsafeFunctionCallMode::NonBlocking);
         }

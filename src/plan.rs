@@ -4,17 +4,19 @@
 //! takes a second round); nothing is looked up on the disk while the guard is held that could be
 //! looked up before.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use crate::call::{Ask, Call, Message, Reply};
+use crate::call::{Ask, Call, Message, Reply, Wait, closed};
+use crate::conclude::Granted;
 use crate::desk::{Desk, Request, defect};
-use crate::error::Error;
-use crate::holdings::ClientId;
-use crate::index::Changed;
+use crate::error::{Code, Error};
+use crate::holdings::{ClientId, Holding};
 use crate::key::{Key, Target};
 use crate::lease::Lease;
-use crate::store::{Acquire, Done, Grant, Step};
-use crate::story::Story;
+use crate::queue::WaiterId;
+use crate::store::{Acquire, Done, Step};
+use crate::story::{self, Story};
+use crate::waits::{self, Waiting};
 
 /// What a call became.
 enum Plan {
@@ -24,20 +26,26 @@ enum Plan {
     Answer(Result<Reply, Error>),
     /// A look after the round.
     Look,
+    /// Nothing to do, and nobody to tell.
+    Nothing,
 }
 
-enum Kind {
+pub(crate) enum Kind {
     Acquire {
         scope: bool,
         lease: Lease,
+        wait: Wait,
+    },
+    /// Grants are given up; those at the marked places stay, since others here want them.
+    LetGo {
+        stays: Vec<bool>,
+    },
+    /// One who waits leaves; `patience` says whether because that ended.
+    Leave {
+        id: WaiterId,
+        patience: bool,
     },
     Other,
-    /// Scopes end; grants at the marked places stay, some with a lease of their own again.
-    ScopeEnd {
-        kept: Vec<bool>,
-        restored: Vec<Step>,
-    },
-    Close,
 }
 
 impl Desk {
@@ -46,49 +54,45 @@ impl Desk {
         let mut steps = Vec::new();
         let mut planned = Vec::with_capacity(batch.len());
         for Request { client, ticket, call, .. } in batch {
+            if matches!(call, Call::Close) {
+                for id in self.waits.of(client) {
+                    steps.push(Step::Leave { waiter: id, keep: false });
+                    let kind = Kind::Leave { id, patience: false };
+                    planned.push((client, ticket, call.clone(), Plan::Step(steps.len() - 1, kind)));
+                }
+            }
             let plan = self.plan(client, &call, &mut steps);
             planned.push((client, ticket, call, plan));
         }
         let mut answers = Vec::new();
         let mut granted = Vec::new();
         if !steps.is_empty() {
-            let round = self.store.run(&steps);
-            let mut given_up = HashSet::new();
+            let mut round = self.store.run(&steps);
+            let mut given_up = HashMap::new();
             for (client, _, _, plan) in &planned {
                 let Plan::Step(step, _) = plan else { continue };
                 if let (Some(step), Some(answer)) = (steps.get(*step), round.answers.get(*step)) {
                     self.mark_given_up(*client, step, answer, &mut given_up);
-                    if let Ok(Done::Granted(grants)) = answer {
-                        granted.extend(grants.iter().map(|grant| grant.key));
-                    }
                 }
             }
-            // Losses come before grants: what is granted now is not what was lost.
-            self.notice(&round.changed, round.is_new_ground, &given_up);
-            answers = round.answers.into_iter().map(Some).collect();
+            answers = std::mem::take(&mut round.answers).into_iter().map(Some).collect();
+            granted = self.absorb(round, &given_up);
         }
-        let mut later = Vec::new();
         for (client, ticket, call, plan) in planned {
             let reply = match plan {
+                Plan::Nothing => continue,
                 Plan::Answer(reply) => reply,
                 Plan::Look => self.look(call),
                 Plan::Step(step, kind) => {
                     let answer = answers.get_mut(step).and_then(Option::take);
                     let answer = answer.unwrap_or_else(|| Err(defect()));
-                    match self.settle(client, kind, &steps[step], answer) {
-                        Settled::Now(reply) => reply,
-                        Settled::Later(reply, follow) => {
-                            later.push((client, ticket, reply, follow));
-                            continue;
-                        }
-                    }
+                    granted.extend(self.settle(client, ticket, &call, kind, &steps[step], answer));
+                    continue;
                 }
             };
             self.post(client, Message::Answer(ticket, reply));
         }
-        // What was granted may have been given up again by a later call of the same batch.
-        self.notice(&Changed::Keys(granted), false, &HashSet::new());
-        self.follow_up(later);
+        self.conclude(granted);
     }
 
     fn plan(&mut self, client: ClientId, call: &Call, steps: &mut Vec<Step>) -> Plan {
@@ -101,7 +105,7 @@ impl Desk {
             Call::Acquire(ask) => match acquisition(ask) {
                 Ok(acquire) => step(
                     Step::Acquire(acquire),
-                    Kind::Acquire { scope: ask.scope, lease: ask.lease },
+                    Kind::Acquire { scope: ask.scope, lease: ask.lease, wait: ask.wait },
                 ),
                 Err(error) => Plan::Answer(Err(error.by(ask.story.as_str()))),
             },
@@ -111,66 +115,93 @@ impl Desk {
             },
             Call::Renew { target, story, lease } => match located(target) {
                 Ok(path) => {
-                    step(Step::Renew { path, story: story.clone(), lease: *lease }, Kind::Other)
+                    let lease = self.lease_to_renew(&path.key, story, *lease);
+                    step(Step::Renew { path, story: story.clone(), lease }, Kind::Other)
                 }
                 Err(error) => Plan::Answer(Err(error.by(story.as_str()))),
             },
-            Call::LetGo { grants, scope: false } => step(Step::LetGo(grants.clone()), Kind::Other),
-            Call::LetGo { grants, scope: true } => {
-                let mut restored = Vec::new();
-                let mut kept = Vec::with_capacity(grants.len());
+            Call::LetGo { grants, scope } => {
+                let mut gone = Vec::with_capacity(grants.len());
+                let mut stays = Vec::with_capacity(grants.len());
                 for (key, token) in grants {
-                    kept.push(self.end_scope(key, *token, &mut restored));
+                    let wanted = self.unclaim(client, key, *token, *scope);
+                    stays.push(wanted);
+                    if !wanted {
+                        gone.push((*key, *token));
+                    }
                 }
-                let gone = grants.iter().zip(&kept).filter(|(_, kept)| !**kept);
-                let gone: Vec<(Key, u64)> = gone.map(|(grant, _)| *grant).collect();
-                step(Step::LetGo(gone), Kind::ScopeEnd { kept, restored })
+                step(Step::LetGo(gone), Kind::LetGo { stays })
             }
             Call::Extend { key, token, lease } => {
-                step(Step::Extend { key: *key, token: *token, lease: *lease }, Kind::Other)
+                let story = self.holdings.get(key).map(|one| one.record.story_id.clone());
+                let lease = match story {
+                    Some(story) => self.lease_to_renew(key, &story, *lease),
+                    None => *lease,
+                };
+                let extend = Step::Extend { key: *key, token: *token, lease, detached: None };
+                step(extend, Kind::Other)
             }
             Call::Cleanup { story } => step(Step::Cleanup { story: story.clone() }, Kind::Other),
             Call::Close => {
-                let left = self.holdings.leave(client);
-                if left.is_empty() {
-                    return Plan::Answer(Ok(Reply::Closed));
-                }
-                step(Step::LetGo(left), Kind::Close)
+                self.unsettled.extend(self.holdings.leave(client));
+                Plan::Answer(Ok(Reply::Closed))
             }
+            // Answered already if it does not wait.
+            Call::Cancel { ticket } => match self.waits.find(client, *ticket) {
+                Some(id) => step(
+                    Step::Leave { waiter: id, keep: false },
+                    Kind::Leave { id, patience: false },
+                ),
+                None => Plan::Nothing,
+            },
             Call::Verify { .. } | Call::Check { .. } | Call::Status => Plan::Look,
         }
     }
 
-    /// Ends one scope on a grant; whether the lock stays, since other scopes or its own lease need it.
-    fn end_scope(&mut self, key: &Key, token: u64, restored: &mut Vec<Step>) -> bool {
-        let Some(holding) = self.holdings.grant_mut(key, token) else { return false };
-        holding.scopes = holding.scopes.saturating_sub(1);
-        match holding.apart {
-            None => holding.scopes > 0,
-            Some(lease) => {
-                let is_bound = holding.is_ours && holding.record.lease() == Lease::Bound;
-                if holding.scopes == 0 && is_bound && lease != Lease::Bound {
-                    restored.push(extension(*key, token, lease));
-                }
-                true
-            }
+    /// Takes back one claim of a client if the lock stays all the same, and answers that. The last claim
+    /// stands until the lock is gone: until then its client is to be told what becomes of it.
+    fn unclaim(&mut self, client: ClientId, key: &Key, token: u64, scope: bool) -> bool {
+        let Some(holding) = self.holdings.grant_mut(key, token) else {
+            // A scope that only joined another process's lock ends without giving it up.
+            return scope && self.store.known(key).is_some_and(|record| record.token == token);
+        };
+        let is_ours = self.store.is_ours(&holding.record);
+        let is_last = holding.is_last_claim(client, scope);
+        let stays = !is_last || (scope && holding.is_borrowed(is_ours));
+        if stays {
+            self.holdings.unclaim(client, key, token, scope);
+            self.unsettled.insert(*key);
         }
+        stays
     }
 
-    /// Marks what this step gave up at the wish of the only client that had it: no loss to report.
+    /// The lease to renew a lock with: while a scope is open on it, it stays bound, and what is asked
+    /// for comes after.
+    fn lease_to_renew(&mut self, key: &Key, story: &Story, asked: Option<Lease>) -> Option<Lease> {
+        let token = self.holdings.get(key).map_or(0, |holding| holding.record.token);
+        let Some(holding) = self.holdings.grant_mut(key, token) else { return asked };
+        if holding.record.story_id != *story || asked.is_none() {
+            return asked;
+        }
+        if let Some(lease) = asked {
+            holding.set_apart(lease);
+        }
+        if holding.is_scoped() { None } else { asked }
+    }
+
+    /// Marks what this step gave up at a client's wish: no loss to that one.
     fn mark_given_up(
         &mut self,
         client: ClientId,
         step: &Step,
         answer: &Result<Done, Error>,
-        given_up: &mut HashSet<Key>,
+        given_up: &mut HashMap<Key, ClientId>,
     ) {
         let mut mark = |keys: &mut dyn Iterator<Item = Key>, story: &Story| {
-            given_up.extend(keys.filter(|key| {
-                self.holdings.get(key).is_some_and(|holding| {
-                    holding.record.story_id == *story && holding.clients == [client]
-                })
-            }));
+            let has = |key: &Key| {
+                self.holdings.get(key).is_some_and(|holding| holding.record.story_id == *story)
+            };
+            given_up.extend(keys.filter(has).map(|key| (key, client)));
         };
         match (step, answer) {
             (Step::LetGo(grants), answer) => {
@@ -180,7 +211,8 @@ impl Desk {
                         // Some of them may be gone; those were given up and not lost.
                         _ => self.store.known(key).is_none_or(|record| record.token != *token),
                     };
-                    if was_there && self.holdings.grant_mut(key, *token).is_some() {
+                    let is_only = |holding: &mut Holding| holding.is_only(client);
+                    if was_there && self.holdings.grant_mut(key, *token).is_some_and(is_only) {
                         self.holdings.remove(key);
                     }
                 }
@@ -195,84 +227,90 @@ impl Desk {
         }
     }
 
-    fn settle(
+    /// Answers a call whose step is done, unless it was granted locks whose leases come first.
+    pub(crate) fn settle(
         &mut self,
         client: ClientId,
+        ticket: u64,
+        call: &Call,
         kind: Kind,
         step: &Step,
         answer: Result<Done, Error>,
-    ) -> Settled {
-        let done = match answer {
-            Ok(done) => done,
-            // What a closing client could not give up is given up by the kernel when the process ends.
-            Err(_) if matches!(kind, Kind::Close) => return Settled::Now(Ok(Reply::Closed)),
-            Err(error) => return Settled::Now(Err(error)),
+    ) -> Option<Granted> {
+        let done = match (answer, &kind) {
+            (Ok(done), _) => done,
+            (Err(error), Kind::Leave { id, .. }) => {
+                self.dismiss(*id, error);
+                return None;
+            }
+            (Err(error), _) => {
+                if let Call::LetGo { grants, scope: true } = call {
+                    // The scope is over all the same; what it held is given up as soon as it can be.
+                    for (key, token) in grants {
+                        self.holdings.unclaim(client, key, *token, true);
+                        self.unsettled.insert(*key);
+                    }
+                }
+                self.post(client, Message::Answer(ticket, Err(error)));
+                return None;
+            }
         };
-        match (done, kind) {
-            (Done::Granted(grants), Kind::Acquire { scope, lease }) => {
-                let mut bind = Vec::new();
-                for grant in &grants {
-                    if let Step::Acquire(Acquire { detached: true, .. }) = step {
-                        continue;
-                    }
-                    let is_ours = self.holdings.add(client, grant, scope, lease);
-                    if scope && is_ours && grant.record.lease() != Lease::Bound {
-                        bind.push(extension(grant.key, grant.record.token, Lease::Bound));
-                    }
-                }
-                Settled::after(Reply::Locks(grants), bind)
+        let reply = match (done, kind) {
+            (Done::Granted(grants), Kind::Acquire { scope, lease, .. }) => {
+                let detached = matches!(step, Step::Acquire(Acquire { detached: true, .. }));
+                return Some(self.grant(client, ticket, grants, detached, scope, lease));
             }
-            (Done::LetGo(gone), Kind::ScopeEnd { kept, restored }) => {
+            (Done::Queued(id), Kind::Acquire { scope, lease, wait }) => {
+                let Step::Acquire(ask) = step else { return None };
+                let (ask, end_us) = (ask.clone(), waits::end_us(wait, &*self.clock));
+                self.waits.add(id, Waiting { client, ticket, scope, lease, ask, end_us });
+                return None;
+            }
+            (Done::Granted(grants), Kind::Leave { id, .. }) => {
+                let waiting = self.waits.remove(id)?;
+                return Some(self.seat(waiting, grants));
+            }
+            (Done::Left(refusal), Kind::Leave { id, patience }) => {
+                self.dismiss(
+                    id,
+                    match call {
+                        _ if patience => refusal,
+                        Call::Close => closed(),
+                        _ => Error::new(Code::Aborted, "The request was called off."),
+                    },
+                );
+                return None;
+            }
+            (Done::LetGo(gone), Kind::LetGo { stays }) => {
                 let mut gone = gone.into_iter();
-                let all = kept.iter().map(|kept| *kept || gone.next().unwrap_or(false));
-                Settled::after(Reply::LetGo(all.collect()), restored)
+                let all = stays.iter().map(|stays| *stays || gone.next().unwrap_or(false));
+                Reply::LetGo(all.collect())
             }
-            (Done::LetGo(_), Kind::Close) => Settled::Now(Ok(Reply::Closed)),
-            (Done::LetGo(gone), _) => Settled::Now(Ok(Reply::LetGo(gone))),
-            (Done::Granted(grants), _) => Settled::Now(Ok(Reply::Locks(grants))),
-            (Done::Released, _) => Settled::Now(Ok(Reply::Released)),
+            (Done::LetGo(gone), _) => Reply::LetGo(gone),
+            (Done::Granted(grants), _) => Reply::Locks(grants),
+            (Done::Released, _) => Reply::Released,
             (Done::Renewed(grant), _) => {
-                if let Some(holding) = self.holdings.grant_mut(&grant.key, grant.record.token)
-                    && holding.apart.is_some()
-                    && holding.scopes == 0
-                {
-                    holding.apart = Some(grant.record.lease());
+                self.holdings.refresh(&grant.key, &grant.record, &*self.clock);
+                let holding = self.holdings.grant_mut(&grant.key, grant.record.token);
+                if let Some(holding) = holding.filter(|holding| !holding.is_scoped()) {
+                    holding.set_apart(grant.record.lease());
                 }
-                self.holdings.refresh(&grant.key, &grant.record);
-                Settled::Now(Ok(Reply::Locks(vec![*grant])))
+                Reply::Locks(vec![*grant])
             }
-            (Done::Cleaned(count), _) => Settled::Now(Ok(Reply::Cleaned(count))),
-        }
+            (Done::Cleaned(count), _) => Reply::Cleaned(count),
+            (Done::Queued(_) | Done::Left(_), _) => {
+                self.post(client, Message::Answer(ticket, Err(defect())));
+                return None;
+            }
+        };
+        self.post(client, Message::Answer(ticket, Ok(reply)));
+        None
     }
 
-    /// Changes leases as scopes need, then answers the calls that waited for it.
-    fn follow_up(&mut self, later: Vec<(ClientId, u64, Reply, Vec<Step>)>) {
-        if later.is_empty() {
-            return;
-        }
-        let steps: Vec<Step> =
-            later.iter().flat_map(|(.., follow)| follow.iter().cloned()).collect();
-        let round = self.store.run(&steps);
-        self.notice(&round.changed, round.is_new_ground, &HashSet::new());
-        let mut answers = round.answers.into_iter();
-        for (client, ticket, mut reply, follow) in later {
-            let mut outcome = Ok(());
-            for answer in answers.by_ref().take(follow.len()) {
-                match answer {
-                    Ok(Done::Renewed(renewed)) => {
-                        self.holdings.refresh(&renewed.key, &renewed.record);
-                        if let Reply::Locks(grants) = &mut reply {
-                            let is_it = |grant: &&mut Grant| grant.key == renewed.key;
-                            if let Some(grant) = grants.iter_mut().find(is_it) {
-                                grant.record = renewed.record;
-                            }
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(error) => outcome = Err(error),
-                }
-            }
-            self.post(client, Message::Answer(ticket, outcome.map(|()| reply)));
+    /// Refuses one who waited.
+    fn dismiss(&mut self, id: WaiterId, error: Error) {
+        if let Some(waiting) = self.waits.remove(id) {
+            self.refuse(&waiting, error);
         }
     }
 
@@ -289,20 +327,10 @@ impl Desk {
     }
 }
 
-/// What a settled step comes to.
-enum Settled {
-    Now(Result<Reply, Error>),
-    /// Answer once these steps are done.
-    Later(Reply, Vec<Step>),
-}
-
-impl Settled {
-    fn after(reply: Reply, follow: Vec<Step>) -> Settled {
-        if follow.is_empty() { Settled::Now(Ok(reply)) } else { Settled::Later(reply, follow) }
-    }
-}
-
 fn acquisition(ask: &Ask) -> Result<Acquire, Error> {
+    if let Some(reason) = &ask.reason {
+        story::check_reason(reason)?;
+    }
     let paths: Result<Vec<_>, Error> =
         ask.targets.iter().map(|target| target.clone().locate()).collect();
     Ok(Acquire {
@@ -311,9 +339,6 @@ fn acquisition(ask: &Ask) -> Result<Acquire, Error> {
         lease: ask.lease,
         detached: ask.detached,
         reason: ask.reason.clone(),
+        queue: (ask.wait != Wait::No).then_some(ask.queue_limit),
     })
-}
-
-fn extension(key: Key, token: u64, lease: Lease) -> Step {
-    Step::Extend { key, token, lease: Some(lease) }
 }

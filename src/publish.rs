@@ -12,20 +12,30 @@ use crate::sys::Dir;
 /// The name a file has until it is whole.
 pub const TEMPORARY: &str = ".next";
 
+/// Where something goes that stands in its way.
+const ASIDE: &str = ".next.aside";
+
 /// Puts a new file in its place.
 ///
 /// # Errors
 /// `AlreadyExists` when something has the name, which is then untouched; else what the system says.
 pub fn create(dir: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
     write_temporary(dir, bytes)?;
-    let placed = match dir.rename_new(TEMPORARY, name) {
-        Err(cause) if lacks_flag(&cause) => match dir.entry(name) {
+    place(dir, TEMPORARY, name).inspect_err(|_| remove_temporary(dir))
+}
+
+/// Gives a file another name that nothing has. Call it under the guard.
+///
+/// # Errors
+/// As [`create`].
+pub fn place(dir: &Dir, from: &str, to: &str) -> io::Result<()> {
+    match dir.rename_new(from, to) {
+        Err(cause) if lacks_flag(&cause) => match dir.entry(to) {
             Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-            Err(_) => dir.rename(TEMPORARY, name),
+            Err(_) => dir.rename(from, to),
         },
         placed => placed,
-    };
-    placed.inspect_err(|_| remove_temporary(dir))
+    }
 }
 
 /// Puts a file in its place, whatever was there.
@@ -47,7 +57,8 @@ pub fn replace(dir: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
 fn write_temporary(dir: &Dir, bytes: &[u8]) -> io::Result<()> {
     let mut file = match dir.create_new(TEMPORARY) {
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
-            dir.unlink(TEMPORARY)?;
+            // What is no file was put there on purpose, and is moved out of the way.
+            dir.unlink(TEMPORARY).or_else(|_| dir.rename(TEMPORARY, ASIDE))?;
             dir.create_new(TEMPORARY)?
         }
         answer => answer?,

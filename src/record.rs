@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::error::{Code, Error};
-use crate::key::{Key, Located};
+use crate::key::Key;
 use crate::lease::{DEFAULT_TIMEOUT_MS, Deadline, Lease};
 use crate::story::Story;
 use crate::sys::Dir;
@@ -22,6 +22,10 @@ pub const VERSION: u32 = 1;
 
 /// No record is longer, in bytes: a path of 4 kB escaped at its worst, and all the rest.
 pub const MAX_BYTES: u64 = 64 * 1024;
+
+/// The largest token: the last whole number that JavaScript counts exactly. Tokens begin at the wall
+/// clock's µs, so they get there in the year 2255.
+pub const MAX_TOKEN: u64 = (1 << 53) - 1;
 
 /// The number of a holder file: drawn from the sequence, so never used twice.
 pub type HolderId = u64;
@@ -86,6 +90,61 @@ pub struct Record {
     /// Why the story holds it, in its own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The place in the queue that it was granted to: whoever has it waits no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiter: Option<u64>,
+    /// Whose it was before, if that one did not give it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaimed: Option<Reclaimed>,
+}
+
+/// A predecessor that did not give its lock up: its work on the file may be half done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reclaimed {
+    /// Its story.
+    pub story_id: Story,
+    /// Its lock.
+    pub lock_id: String,
+    /// Its process.
+    pub pid: u32,
+    /// Wall time of its grant, ms since 1970.
+    pub acquired_at: u64,
+    /// How it ended.
+    pub how: Ended,
+}
+
+/// How a lock ended that nobody gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// Its process died.
+    Died,
+    /// Its lease ran out.
+    Expired,
+}
+
+impl Ended {
+    /// In one word, as JavaScript sees it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ended::Died => "died",
+            Ended::Expired => "expired",
+        }
+    }
+}
+
+impl Reclaimed {
+    /// What the next holder is told of a record that ended like this.
+    pub fn from(record: &Record, how: Ended) -> Reclaimed {
+        Reclaimed {
+            story_id: record.story_id.clone(),
+            lock_id: record.lock_id.clone(),
+            pid: record.pid,
+            acquired_at: record.acquired_at,
+            how,
+        }
+    }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "serde wants the field's own type")]
@@ -146,6 +205,9 @@ impl Record {
         if record.version == VERSION && (record.token == 0 || record.holder == 0) {
             return Err("not a lock record: its token or holder is missing".to_owned());
         }
+        if record.token > MAX_TOKEN || record.holder > MAX_TOKEN {
+            return Err("not a lock record: its token or holder was never drawn".to_owned());
+        }
         if record.timeout.is_none() && record.is_old() {
             return Err("not a lock record: its timeout is not a number".to_owned());
         }
@@ -173,18 +235,19 @@ pub struct Unreadable {
     pub changed_ms: u64,
     /// The holder file that it names, if that much of it can be read.
     pub holder: Option<HolderId>,
+    /// The lease in ms that it names, if that much of it can be read.
+    pub timeout_ms: Option<u64>,
 }
 
 impl Unreadable {
     /// The refusal of a path whose record this is.
-    pub fn refusal(&self, path: &Located, file: &Path) -> Error {
+    pub fn refusal(&self, path: &Path, shown: &str, file: &Path) -> Error {
         let message = format!(
-            "{} is locked by something that cannot be read: {} is {}.",
-            path.named,
+            "{shown} is locked by something that cannot be read: {} is {}.",
             file.display(),
             self.why
         );
-        Error::new(Code::BadRecord, message).at(&path.path).hint(
+        Error::new(Code::BadRecord, message).at(path).hint(
             "Nothing was taken. It counts as held until it has not changed for 30 s, and is then moved aside; if you know that it is rubbish, remove it.",
         )
     }
@@ -219,7 +282,7 @@ pub fn read(dir: &Dir, key: &Key) -> io::Result<Found> {
     let bytes = capped(&mut file)?;
     Ok(match Record::from_bytes(&bytes) {
         Ok(record) => Found::Record(Box::new(record)),
-        Err(why) => unreadable(why, entry.changed_ms, holder_of(&bytes)),
+        Err(why) => unreadable(why, entry.changed_ms, serde_json::from_slice(&bytes).ok()),
     })
 }
 
@@ -229,13 +292,15 @@ fn capped(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn unreadable(why: impl Into<String>, changed_ms: u64, holder: Option<HolderId>) -> Found {
-    Found::Unreadable(Unreadable { why: why.into(), changed_ms, holder })
-}
-
-/// The holder of a record whose format is otherwise unknown.
-fn holder_of(bytes: &[u8]) -> Option<HolderId> {
-    serde_json::from_slice::<serde_json::Value>(bytes).ok()?.get("holder")?.as_u64()
+fn unreadable(why: impl Into<String>, changed_ms: u64, json: Option<serde_json::Value>) -> Found {
+    // A later version's record is not understood, but whom and how long it names may be.
+    let number = |name: &str| json.as_ref()?.get(name)?.as_u64();
+    Found::Unreadable(Unreadable {
+        why: why.into(),
+        changed_ms,
+        holder: number("holder").filter(|holder| *holder <= MAX_TOKEN),
+        timeout_ms: number("timeout"),
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -19,6 +20,8 @@ use crate::sys::{self, Dir};
 
 /// How long the maker of a holder file waits for those who happen to be looking at it.
 const LOOKERS: Duration = Duration::from_millis(500);
+
+const BELL: &str = ".bell";
 
 /// What the kernel says of a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,7 @@ pub enum Life {
 pub struct Session {
     id: HolderId,
     file: File,
+    has_bell: bool,
 }
 
 impl Session {
@@ -45,7 +49,7 @@ impl Session {
     /// # Errors
     /// What the system says; no file is left then.
     pub fn start(holders: &Dir, id: HolderId) -> Result<Session, Error> {
-        Ok(Session { id, file: locked_file(holders, id)? })
+        Ok(Session { id, file: locked_file(holders, id)?, has_bell: false })
     }
 
     /// Makes the holder file anew if somebody removed it. Call it under the guard.
@@ -76,11 +80,34 @@ impl Session {
         matches!((there, mine), (Ok(there), Ok(mine)) if there.identity == mine.identity)
     }
 
+    /// Makes the bell: a file whose change tells this process that a turn may have come.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn hang_bell(&mut self, holders: &Dir) -> Result<(), Error> {
+        if self.has_bell {
+            return Ok(());
+        }
+        let name = bell_name(self.id);
+        let made = holders.open_or_create(&name);
+        made.map_err(|cause| Error::system("make", &holders.path().join(&name), &cause))?;
+        self.has_bell = true;
+        Ok(())
+    }
+
+    /// Where the bell is, once it is made.
+    pub fn bell(&self, holders: &Dir) -> Option<PathBuf> {
+        self.has_bell.then(|| holders.path().join(bell_name(self.id)))
+    }
+
     /// Removes the holder file. Whatever still names it is then on its own.
     ///
     /// # Errors
     /// What the system says.
     pub fn end(self, holders: &Dir) -> Result<(), Error> {
+        if self.has_bell {
+            let _ = holders.unlink(&bell_name(self.id));
+        }
         let name = self.id.to_string();
         match holders.unlink(&name) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
@@ -139,7 +166,12 @@ pub fn life_of_process(record: &Record, clock: &dyn Clock) -> Life {
     if record.process.namespace != sys::pid_namespace() || record.process.started.is_none() {
         return Life::Unknown;
     }
-    if sys::started(record.pid) == record.process.started { Life::Alive } else { Life::Dead }
+    match sys::started(record.pid) {
+        started if started == record.process.started => Life::Alive,
+        Some(_) => Life::Dead,
+        None if sys::is_no_process(record.pid) => Life::Dead,
+        None => Life::Unknown,
+    }
 }
 
 /// This process, as its records name it.
@@ -151,9 +183,25 @@ pub fn this_process() -> Process {
 pub fn sweep(holders: &Dir, is_named: impl Fn(HolderId) -> bool) {
     let Ok(names) = holders.names() else { return };
     for name in names {
-        let Ok(id) = name.parse::<HolderId>() else { continue };
-        if matches!(life(holders, id), Ok(Life::Dead)) && !is_named(id) {
+        let is_gone = match name.strip_suffix(BELL).unwrap_or(&name).parse::<HolderId>() {
+            // A bell outlives its holder file by nothing but a kill.
+            Ok(id) if name.ends_with(BELL) => matches!(life(holders, id), Ok(Life::Unknown)),
+            Ok(id) => matches!(life(holders, id), Ok(Life::Dead)) && !is_named(id),
+            Err(_) => false,
+        };
+        if is_gone {
             let _ = holders.unlink(&name);
         }
     }
+}
+
+/// Rings a process's bell, if it has one: one byte, always the same.
+pub fn ring(holders: &Dir, id: HolderId) {
+    if let Ok(bell) = holders.open_write(&bell_name(id)) {
+        let _ = sys::write_at(&bell, b"!", 0);
+    }
+}
+
+fn bell_name(id: HolderId) -> String {
+    format!("{id}{BELL}")
 }

@@ -3,7 +3,7 @@
 //! Promises: whoever decides reads the record itself, not the index; the index is kept true by every
 //! change made here; what has ended is swept without anybody waiting for it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,9 +14,11 @@ use crate::ground::Ground;
 use crate::guard::Held;
 use crate::index::Index;
 use crate::key::{Key, Located};
+use crate::queue::WaiterId;
 use crate::record::{self, Found, HolderId, Process, Record, Unreadable};
 use crate::session::{self, Life, Session};
 use crate::standing::{self, Standing};
+use crate::story::Story;
 
 /// The open records.
 pub struct Shelf {
@@ -32,8 +34,21 @@ pub struct Shelf {
     pub owed: Vec<(Key, u64)>,
     /// Keys changed in this round.
     pub touched: Vec<Key>,
+    /// Those of this process who wait.
+    pub waiting: BTreeMap<WaiterId, Own>,
+    /// Whose bells are to be rung once the guard is let go of.
+    pub rung: HashSet<HolderId>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) process: Process,
+}
+
+/// One of this process who waits.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// The story.
+    pub story: Story,
+    /// What it wants, in the order asked for.
+    pub keys: Vec<Key>,
 }
 
 impl Shelf {
@@ -46,46 +61,67 @@ impl Shelf {
             dead: HashSet::new(),
             owed: Vec::new(),
             touched: Vec::new(),
+            waiting: BTreeMap::new(),
+            rung: HashSet::new(),
             clock,
             process: session::this_process(),
         }
     }
 
-    /// Removes these records.
+    /// Gives these paths up: each passes to whoever's turn it is, without a gap, or its record goes.
     ///
     /// # Errors
-    /// What the system says; those before it are removed.
-    pub fn remove(&mut self, held: &mut Held<'_>, keys: &[Key]) -> Result<usize, Error> {
-        if !keys.is_empty() {
-            held.note(keys)?;
+    /// What the system says; the others are given up all the same.
+    pub fn vacate(&mut self, held: &mut Held<'_>, keys: &[Key]) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
         }
-        for key in keys {
-            self.unlink(key)?;
+        held.note(keys)?;
+        let is_wanted = |key: &&Key| !self.index.queue(key).is_empty();
+        let wanted: HashSet<Key> = keys.iter().filter(is_wanted).copied().collect();
+        let passed = if wanted.is_empty() { wanted } else { self.pass_on(held, wanted, &[]) };
+        let mut answer = Ok(());
+        for key in keys.iter().filter(|key| !passed.contains(key)) {
+            answer = answer.and(self.unlink(key));
         }
-        Ok(keys.len())
+        answer
     }
 
-    /// Removes records whose leases have ended, and what is owed. Quietly: what fails is tried again.
+    /// Ends leases that ran out, and gives up what is owed. Quietly: what fails is tried again.
     pub fn sweep(&mut self, held: &mut Held<'_>, most: usize) {
         for (key, token) in std::mem::take(&mut self.owed) {
             if matches!(self.current(&key, token), Ok(Some(_)))
-                && self.remove(held, &[key]).is_err()
+                && self.vacate(held, &[key]).is_err()
             {
                 self.owed.push((key, token));
             }
         }
         for key in self.index.ended(&*self.clock, most) {
-            let is_over = match self.found(&key) {
-                Ok(Found::Record(record)) => {
-                    record.deadline().is_some_and(|deadline| deadline.is_over(&*self.clock))
-                }
-                Ok(Found::Nothing) => true,
-                Ok(Found::Unreadable(_)) | Err(_) => false,
-            };
-            if is_over {
-                let _ = self.remove(held, &[key]);
+            // Those in line get it as the ended one's successors, and are told whose it was.
+            let is_over = self.unstick(held, &[key]).is_ok()
+                && match self.found(&key) {
+                    Ok(Found::Record(record)) => {
+                        record.deadline().is_some_and(|deadline| deadline.is_over(&*self.clock))
+                    }
+                    Ok(Found::Nothing) => true,
+                    Ok(Found::Unreadable(_)) | Err(_) => false,
+                };
+            let is_gone = is_over && held.note(&[key]).is_ok() && self.unlink(&key).is_ok();
+            if !is_gone {
+                // Changed by somebody who knows no guard, or not to be had now: look again later.
+                let _ = self.reload(&key);
+                self.index.postpone(&key, &*self.clock);
             }
         }
+    }
+
+    /// Has the index read a key's record and queue again.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn reload(&mut self, key: &Key) -> Result<(), Error> {
+        self.touched.push(*key);
+        self.index.reload(&self.ground, key, &*self.clock)
     }
 
     /// The record of a key if it is this very grant's.
@@ -154,8 +190,31 @@ impl Shelf {
         Ok(life)
     }
 
-    pub(crate) fn begin_session(&self, held: &mut Held<'_>) -> Result<Session, Error> {
-        Session::start(&self.ground.holders, held.draw()?)
+    pub(crate) fn begin_session(&mut self, held: &mut Held<'_>) -> Result<Session, Error> {
+        let id = held.draw()?;
+        match Session::start(&self.ground.holders, id) {
+            // Somebody removed the folder alone.
+            Err(error) if error.code.as_str() == "ENOENT" => {
+                self.ground.mend()?;
+                Session::start(&self.ground.holders, id)
+            }
+            started => started,
+        }
+    }
+
+    /// Makes this process's holder file anew if somebody removed it. Quietly: it is tried again.
+    pub(crate) fn mend_session(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        if !session.is_in_place(&self.ground.holders) {
+            let _ = self.ground.mend();
+            let _ = session.mend(&self.ground.holders);
+        }
+    }
+
+    /// Makes the bell that others ring when a turn comes for this process.
+    pub(crate) fn hang_bell(&mut self) -> Result<(), Error> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        session.hang_bell(&self.ground.holders)
     }
 
     pub(crate) fn own_session(&mut self, held: &mut Held<'_>) -> Result<HolderId, Error> {
@@ -166,16 +225,16 @@ impl Shelf {
         Ok(self.session.insert(session).id())
     }
 
-    pub(crate) fn unreadable(&self, path: &Located, key: &Key, found: &Unreadable) -> Error {
-        found.refusal(path, &self.record_path(key))
+    pub(crate) fn unreadable(&self, key: &Key, found: &Unreadable, path: &Located) -> Error {
+        found.refusal(&path.path, &path.named, &self.record_path(key))
     }
 
-    fn no_life(&self, holder: HolderId, cause: &io::Error) -> Error {
+    pub(crate) fn no_life(&self, holder: HolderId, cause: &io::Error) -> Error {
         let path = self.ground.holders.path().join(holder.to_string());
         Error::system("ask whether a holder lives by", &path, cause)
     }
 
-    fn record_path(&self, key: &Key) -> PathBuf {
+    pub(crate) fn record_path(&self, key: &Key) -> PathBuf {
         self.ground.locks.path().join(key.file_name())
     }
 

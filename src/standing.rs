@@ -8,9 +8,8 @@ use std::io;
 
 use crate::clock::Clock;
 use crate::lease::DEFAULT_TIMEOUT_MS;
-use crate::record::{HolderId, Record, Unreadable};
+use crate::record::{Ended, HolderId, Record, Unreadable};
 use crate::session::{Life, life_of_process};
-use crate::store::Ended;
 
 /// Whether a record holds its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +45,7 @@ pub fn of_record(
 }
 
 /// The judgement of something that is no record: it holds while whoever it names lives, and until it
-/// has not changed for as long as a lease lasts.
+/// has not changed for as long as a lease lasts, its own if it names one.
 ///
 /// # Errors
 /// As [`of_record`].
@@ -61,7 +60,7 @@ pub fn of_unreadable(
         return Ok(Standing::Holds);
     }
     let unchanged_ms = clock.wall_ms().saturating_sub(found.changed_ms);
-    let is_over = unchanged_ms >= DEFAULT_TIMEOUT_MS;
+    let is_over = unchanged_ms >= found.timeout_ms.unwrap_or(0).max(DEFAULT_TIMEOUT_MS);
     Ok(if is_over { Standing::Over(Ended::Expired) } else { Standing::Holds })
 }
 
@@ -90,6 +89,8 @@ mod tests {
             host: String::new(),
             process: crate::record::Process::default(),
             reason: None,
+            waiter: None,
+            reclaimed: None,
         };
         record.set_lease(lease, clock);
         record
@@ -134,7 +135,12 @@ mod tests {
     #[test]
     fn the_unreadable_holds_for_a_lease_and_longer_while_its_holder_lives() {
         let clock = ManualClock::default();
-        let found = Unreadable { why: String::new(), changed_ms: clock.wall_ms(), holder: Some(1) };
+        let found = Unreadable {
+            why: String::new(),
+            changed_ms: clock.wall_ms(),
+            holder: Some(1),
+            timeout_ms: None,
+        };
         let judge = |life| of_unreadable(&found, &clock, |_| Ok(life)).expect("judged");
         assert_eq!(judge(Life::Unknown), Standing::Holds);
         clock.advance(DEFAULT_TIMEOUT_MS);

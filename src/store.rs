@@ -12,6 +12,7 @@ use crate::holder::Holder;
 use crate::index::Changed;
 use crate::key::{Key, Located};
 use crate::lease::Lease;
+use crate::queue::{Waiter, WaiterId};
 use crate::record::Record;
 use crate::story::Story;
 
@@ -46,11 +47,20 @@ pub enum Step {
         token: u64,
         /// The new length; `None` for the same.
         lease: Option<Lease>,
+        /// Whether the lease alone is to end it from now on, or this process's life too; `None` as it is.
+        detached: Option<bool>,
     },
     /// Give up every lock of the story.
     Cleanup {
         /// The story.
         story: Story,
+    },
+    /// Leave the queues. What was granted meanwhile is kept if `keep`, else passed on.
+    Leave {
+        /// Who.
+        waiter: WaiterId,
+        /// Whether a grant that came first counts.
+        keep: bool,
     },
 }
 
@@ -67,6 +77,8 @@ pub struct Acquire {
     pub detached: bool,
     /// Why, in the story's words.
     pub reason: Option<String>,
+    /// Whether to stand in line if it cannot be had at once, and behind how many at most on each path.
+    pub queue: Option<usize>,
 }
 
 /// What a step did.
@@ -74,6 +86,10 @@ pub struct Acquire {
 pub enum Done {
     /// The locks, in the order asked for.
     Granted(Vec<Grant>),
+    /// Not yet: the asker waits under this number, until [`Round::granted`] names it.
+    Queued(WaiterId),
+    /// It waits no more; the refusal that an asker gets whose patience ran out.
+    Left(Error),
     /// Whether each grant was still there to let go of.
     LetGo(Vec<bool>),
     /// Whose path is free now, whether it was locked or not.
@@ -91,47 +107,21 @@ pub struct Grant {
     pub key: Key,
     /// The record as it stands.
     pub record: Record,
-    /// Whether this step granted it; otherwise the story had it already.
+    /// Whether it was granted to this asker; otherwise the story had it already.
     pub is_fresh: bool,
-    /// Whose it was, if its predecessor did not give it up.
-    pub reclaimed: Option<Reclaimed>,
-}
-
-/// A predecessor that did not give its lock up: its work on the file may be half done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reclaimed {
-    /// Its record.
-    pub record: Record,
-    /// How it ended.
-    pub how: Ended,
-}
-
-/// How a lock ended that nobody gave up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Its process died.
-    Died,
-    /// Its lease ran out.
-    Expired,
-}
-
-impl Ended {
-    /// In one word, as JavaScript sees it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Ended::Died => "died",
-            Ended::Expired => "expired",
-        }
-    }
 }
 
 /// What a round of steps did.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Round {
     /// One answer a step, in order.
     pub answers: Vec<Result<Done, Error>>,
     /// Which records others, or these steps, may have changed.
     pub changed: Changed,
+    /// Waiters of this process whose turn came.
+    pub granted: Vec<(WaiterId, Vec<Grant>)>,
+    /// Waiters of this process that have lost their places and must line up again.
+    pub displaced: Vec<WaiterId>,
     /// Whether the shared state was lost and made anew, and every earlier lock with it.
     pub is_new_ground: bool,
 }
@@ -147,11 +137,26 @@ pub struct Listed {
     pub lock_file: PathBuf,
 }
 
+/// One who waits, as `status` tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Who waits.
+    pub waiter: Waiter,
+    /// Its place in the queue of this path, from 1.
+    pub place: usize,
+    /// How long it has waited, in ms.
+    pub waited_ms: u64,
+    /// In how many ms the lease in front ends, if that is known.
+    pub estimate_ms: Option<u64>,
+}
+
 /// Everything that is held, read from the truth.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// The locks, oldest first.
     pub locks: Vec<Listed>,
+    /// Who waits, by path and place.
+    pub waiting: Vec<Pending>,
     /// Files at a record's name that are no records known here: each counts as held.
     pub unreadable: Vec<PathBuf>,
     /// Where the records stand.
@@ -159,6 +164,9 @@ pub struct Status {
     /// What could not be looked at, or written.
     pub error: Option<String>,
 }
+
+/// Wakes whoever tends a store.
+pub type Wake = std::sync::Arc<dyn Fn() + Send + Sync>;
 
 /// The shared state, and the rules by which it changes.
 pub trait Store: Send {
@@ -172,6 +180,9 @@ pub trait Store: Send {
 
     /// How long until [`Store::tend`] has something to do that nobody will ask for.
     fn tend_in(&self) -> Option<Duration>;
+
+    /// Whether this process's life stands behind a record.
+    fn is_ours(&self, record: &Record) -> bool;
 
     /// The record of a key as of the last round.
     fn known(&self, key: &Key) -> Option<&Record>;
@@ -190,6 +201,10 @@ pub trait Store: Send {
 
     /// Everything that is held.
     fn status(&self) -> Status;
+
+    /// Calls `wake` whenever [`Store::tend`] has something to do that time alone does not tell: a turn
+    /// that came, a holder that died.
+    fn on_wake(&mut self, wake: Wake);
 
     /// A file that keeps this process's locks alive while any process has it open, if there is one.
     fn life_line(&self) -> Option<&std::fs::File>;

@@ -12,6 +12,9 @@ use crate::error::Error;
 /// The longest story id, in bytes of UTF-8.
 pub const MAX_STORY_BYTES: usize = 256;
 
+/// The longest reason, in bytes of UTF-8.
+pub const MAX_REASON_BYTES: usize = 1024;
+
 /// A well-formed story id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -46,6 +49,23 @@ impl Story {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a story's words on why it holds a lock can stand in a record, a message and a terminal.
+///
+/// # Errors
+/// `ERR_INVALID_ARG_VALUE` when they are longer than 1024 bytes, or have control characters.
+pub fn check_reason(reason: &str) -> Result<(), Error> {
+    let length = reason.len();
+    if length > MAX_REASON_BYTES {
+        let rule =
+            format!("must be at most {MAX_REASON_BYTES} bytes long. Received {length} bytes.");
+        return Err(Error::invalid("reason", rule));
+    }
+    if reason.chars().any(char::is_control) {
+        return Err(Error::invalid("reason", "must have no control characters."));
+    }
+    Ok(())
 }
 
 impl fmt::Display for Story {

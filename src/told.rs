@@ -3,10 +3,10 @@
 use napi_derive::napi;
 
 use crate::call::{Message, Reply};
-use crate::error::Error;
+use crate::error::{Arm, Error};
 use crate::holder::Holder;
-use crate::record::Record;
-use crate::store::{Grant, Listed, Reclaimed, Status};
+use crate::record::{Reclaimed, Record};
+use crate::store::{Grant, Listed, Pending, Status};
 
 /// A message of the engine.
 #[napi(discriminant = "kind", discriminant_case = "lowercase", object_from_js = false)]
@@ -103,6 +103,25 @@ pub struct Failure {
     pub holder: Option<HolderInfo>,
     /// What to do next.
     pub hint: Option<String>,
+    /// How many wait for the path.
+    pub waiters: u32,
+    /// The place in line that the asker had, from 1.
+    pub place: Option<u32>,
+    /// How long the asker waited.
+    pub waited_ms: Option<f64>,
+    /// The circle that waiting would close.
+    pub cycle: Vec<ArmInfo>,
+}
+
+/// One arm of a circle of stories.
+#[napi(object, object_from_js = false)]
+pub struct ArmInfo {
+    /// Who waits.
+    pub story_id: String,
+    /// For what.
+    pub path: String,
+    /// Who holds it.
+    pub held_by: String,
 }
 
 /// Names one grant.
@@ -200,6 +219,8 @@ pub struct HolderInfo {
 pub struct StatusInfo {
     /// Oldest first.
     pub locks: Vec<ListedInfo>,
+    /// Who waits, by path and place.
+    pub waiting: Vec<PendingInfo>,
     /// Files at a record's name that cannot be read as records; each counts as held.
     pub unreadable: Vec<String>,
     /// Where the records stand.
@@ -217,6 +238,31 @@ pub struct ListedInfo {
     pub is_stale: bool,
     /// Where its record stands.
     pub lock_file: String,
+}
+
+/// One who waits.
+#[napi(object, object_from_js = false)]
+pub struct PendingInfo {
+    /// The absolute path as the story named it.
+    pub file_path: String,
+    /// The story.
+    pub story_id: String,
+    /// Its process.
+    pub pid: u32,
+    /// The machine or container.
+    pub host: String,
+    /// Since 1970.
+    pub since: f64,
+    /// How long.
+    pub waited: f64,
+    /// Its place in the queue of this path, from 1.
+    pub place: u32,
+    /// In how many ms the lease in front ends, if that is known.
+    pub estimate: Option<f64>,
+    /// How many paths it wants at once.
+    pub paths: u32,
+    /// Why, in the story's words.
+    pub reason: Option<String>,
 }
 
 const MODE: &str = "exclusive";
@@ -246,9 +292,7 @@ fn answer(ticket: f64, outcome: Result<Reply, Error>) -> Answer {
         Ok(Reply::Holder(found)) => {
             Answer::Checked { ticket, holder: found.as_deref().map(holder) }
         }
-        Ok(Reply::Cleaned(count)) => {
-            Answer::Cleaned { ticket, count: u32::try_from(count).unwrap_or(u32::MAX) }
-        }
+        Ok(Reply::Cleaned(count)) => Answer::Cleaned { ticket, count: self::count(count) },
         Ok(Reply::Status(told)) => Answer::Status { ticket, status: status(&told) },
         Ok(Reply::Closed) => Answer::Closed { ticket },
         Err(error) => Answer::Failed { ticket, failure: failure(&error) },
@@ -264,7 +308,23 @@ pub fn failure(error: &Error) -> Failure {
         story_id: error.story.clone(),
         holder: error.holder.as_ref().map(holder),
         hint: error.hint.clone(),
+        waiters: count(error.line.waiters),
+        place: error.line.place.map(count),
+        waited_ms: error.line.waited_ms.map(|ms| ms as f64),
+        cycle: error.circle.iter().map(arm).collect(),
     }
+}
+
+fn arm(arm: &Arm) -> ArmInfo {
+    ArmInfo {
+        story_id: arm.story.clone(),
+        path: arm.path.to_string_lossy().into_owned(),
+        held_by: arm.holder.clone(),
+    }
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn timeout(record: &Record) -> f64 {
@@ -287,17 +347,16 @@ fn lock(grant: &Grant) -> LockInfo {
         fresh: grant.is_fresh,
         detached: record.detached,
         reason: record.reason.clone(),
-        reclaimed: grant.reclaimed.as_ref().map(reclaimed),
+        reclaimed: grant.record.reclaimed.as_ref().map(reclaimed),
     }
 }
 
 fn reclaimed(reclaimed: &Reclaimed) -> ReclaimedInfo {
-    let record = &reclaimed.record;
     ReclaimedInfo {
-        story_id: record.story_id.as_str().to_owned(),
-        lock_id: record.lock_id.clone(),
-        pid: record.pid,
-        acquired_at: record.acquired_at as f64,
+        story_id: reclaimed.story_id.as_str().to_owned(),
+        lock_id: reclaimed.lock_id.clone(),
+        pid: reclaimed.pid,
+        acquired_at: reclaimed.acquired_at as f64,
         how: reclaimed.how.as_str().to_owned(),
     }
 }
@@ -331,8 +390,25 @@ fn status(status: &Status) -> StatusInfo {
     };
     StatusInfo {
         locks: status.locks.iter().map(listed).collect(),
+        waiting: status.waiting.iter().map(pending).collect(),
         unreadable: status.unreadable.iter().map(|path| text(path)).collect(),
         lock_directory: text(&status.lock_directory),
         error: status.error.clone(),
+    }
+}
+
+fn pending(pending: &Pending) -> PendingInfo {
+    let waiter = &pending.waiter;
+    PendingInfo {
+        file_path: waiter.file_path.to_string_lossy().into_owned(),
+        story_id: waiter.story_id.as_str().to_owned(),
+        pid: waiter.pid,
+        host: waiter.host.clone(),
+        since: waiter.since as f64,
+        waited: pending.waited_ms as f64,
+        place: count(pending.place),
+        estimate: pending.estimate_ms.map(|ms| ms as f64),
+        paths: count(waiter.set.len().max(1)),
+        reason: waiter.reason.clone(),
     }
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::key::Key;
 use crate::publish;
+use crate::queue::Waiter;
 use crate::record::Record;
 use crate::sys::Dir;
 
@@ -32,9 +34,19 @@ pub struct View {
 impl View {
     /// How long the view of this many locks must still wait; `None` when it can be written now.
     pub fn wait(&self, locks: usize) -> Option<Duration> {
-        let written = self.written.filter(|_| locks > AT_ONCE || self.error.is_some())?;
-        let left = PACE.saturating_sub(written.elapsed());
-        (!left.is_zero()).then_some(left)
+        (locks > AT_ONCE || self.error.is_some())
+            .then(|| self.rest())
+            .filter(|rest| !rest.is_zero())
+    }
+
+    /// How long since it was last written it must rest if nobody's answer depends on it.
+    pub fn rest(&self) -> Duration {
+        self.written.map_or(Duration::ZERO, |written| PACE.saturating_sub(written.elapsed()))
+    }
+
+    /// Whether its folder is gone.
+    pub fn is_homeless(&self) -> bool {
+        self.error.as_ref().is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)
     }
 
     /// Whether some change is not shown yet.
@@ -53,6 +65,7 @@ impl View {
         &mut self,
         progress: &Dir,
         entries: impl Iterator<Item = &'a str>,
+        queues: impl Iterator<Item = (&'a Key, &'a [Waiter])>,
         now_ms: u64,
     ) -> bool {
         let mut json = format!("{{\"lastUpdated\":\"{}\",\"activeLocks\":[", iso(now_ms));
@@ -60,7 +73,17 @@ impl View {
             json.push_str(if number == 0 { "\n" } else { ",\n" });
             json.push_str(entry);
         }
-        json.push_str("\n]}\n");
+        json.push_str("\n]");
+        // The old module's view has two fields: a third is there only while it says something.
+        let waiters = queues.flat_map(|(_, queue)| queue.iter().zip(1..));
+        let mut waiters = waiters.map(|(waiter, place)| waiting(waiter, place)).peekable();
+        if waiters.peek().is_some() {
+            let waiters: Vec<String> = waiters.collect();
+            json.push_str(",\"waiting\":[\n");
+            json.push_str(&waiters.join(",\n"));
+            json.push_str("\n]");
+        }
+        json.push_str("}\n");
         self.written = Some(Instant::now());
         self.error = publish::replace(progress, NAME, json.as_bytes()).err();
         self.error.is_none()
@@ -82,6 +105,15 @@ pub fn entry(record: &Record) -> String {
     }
     serde_json::to_string(&Entry { path: &record.file_path, record })
         .expect("a record is plain data, and its path came from a string")
+}
+
+/// One who waits as the view shows it.
+fn waiting(waiter: &Waiter, place: usize) -> String {
+    let Waiter { story_id, file_path, since, pid, .. } = waiter;
+    serde_json::json!({
+        "path": file_path, "storyId": story_id, "place": place, "since": since, "pid": pid,
+    })
+    .to_string()
 }
 
 /// Wall time as `2026-01-31T12:00:00.000Z`.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use tokio::io::unix::AsyncFd;
 
 use super::{Entry, Identity};
 
@@ -62,6 +63,11 @@ impl Dir {
     /// Opens a file for reading. Never waits, not on a FIFO either.
     pub fn open_read(&self, name: &str) -> io::Result<File> {
         self.file(name, OFlags::RDONLY)
+    }
+
+    /// Opens a file that exists for writing.
+    pub fn open_write(&self, name: &str) -> io::Result<File> {
+        self.file(name, OFlags::WRONLY)
     }
 
     fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
@@ -179,12 +185,36 @@ pub fn host() -> &'static str {
 }
 
 /// When a process started, in clock ticks since boot: with the pid it names one process for ever.
-/// `None` where there is no such process.
+/// `None` where there is no such process, or it cannot be seen.
 pub fn started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may itself hold spaces and parentheses; field 22 counts from its end.
     let after_name = &stat[stat.rfind(')')? + 1..];
     after_name.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether it is certain that no process has this pid: `/proc` may hide those of other users.
+pub fn is_no_process(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+/// Returns when this very process has ended, or at once where that cannot be watched.
+pub async fn ended(pid: u32, started_at: Option<u64>) {
+    let Some(process) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
+        return;
+    };
+    let flags = rustix::process::PidfdFlags::NONBLOCK;
+    let Ok(handle) = rustix::process::pidfd_open(process, flags) else { return };
+    // The pid may be another's by now; asked after the handle is taken, the answer is about its process.
+    if started(pid) != started_at {
+        return;
+    }
+    #[expect(deprecated, reason = "sound for a handle that owns its descriptor, as this one does")]
+    let watched = AsyncFd::with_interest(handle, tokio::io::Interest::READABLE);
+    if let Ok(handle) = watched {
+        let _ = handle.readable().await;
+    }
 }
 
 /// The pid namespace of this process: pids of another one mean nothing here.

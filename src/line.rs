@@ -1,0 +1,299 @@
+//! Standing in line: how a story joins the queues of its paths, leaves them, and learns of its turn.
+//!
+//! Promises: one who joins is in all its queues under one number or in none; a request that would close a
+//! circle of living stories is refused before it joins; one who leaves has no place any more and holds
+//! nothing of what it waited for, unless its turn came first and it keeps that. What a turn is and whose it
+//! is, `turns` says.
+
+use std::collections::{BTreeSet, HashSet};
+
+use crate::error::{Arm, Code, Error, Line};
+use crate::grant::Want;
+use crate::graph;
+use crate::guard::Held;
+use crate::holder::Holder;
+use crate::key::Key;
+use crate::lease::spoken;
+use crate::queue::{Waiter, WaiterId};
+use crate::record::{Process, Record};
+use crate::session::Session;
+use crate::shelf::{Own, Shelf};
+use crate::store::{Done, Grant};
+use crate::story::Story;
+use crate::turns::Blocker;
+use crate::wake::Neighbour;
+
+impl Shelf {
+    /// Lines these candidates up, one a key, as one waiter.
+    pub(crate) fn line_up(
+        &mut self,
+        held: &mut Held<'_>,
+        candidates: Vec<Waiter>,
+        keys: &[Key],
+        limit: usize,
+    ) -> Result<Done, Error> {
+        for (candidate, key) in candidates.iter().zip(keys) {
+            let waiters = self.index.queue(key).len();
+            if waiters >= limit {
+                let path = candidate.file_path.display();
+                let message = format!("{waiters} wait for {path} already, as many as may.");
+                return Err(Error::new(Code::QueueFull, message)
+                    .at(&candidate.file_path)
+                    .in_line(Line { waiters, ..Line::default() })
+                    .hint("Nothing was queued. Work on something else and try again later."));
+            }
+        }
+        if let Some(first) = candidates.first()
+            && let Some(error) = self.deadlock(held, &first.story_id, keys)?
+        {
+            return Err(error.at(&first.file_path));
+        }
+        self.hang_bell()?;
+        let id = held.note_grants(keys)?;
+        for (number, key) in keys.iter().enumerate() {
+            let mut candidate = candidates[number].clone();
+            candidate.id = id;
+            candidate.set = if keys.len() > 1 { keys.to_vec() } else { Vec::new() };
+            let mut waiters = self.index.queue(key).to_vec();
+            waiters.push(candidate);
+            if let Err(error) = self.write_queue(key, waiters) {
+                let _ = self.unqueue(id, &keys[..number]);
+                return Err(error);
+            }
+        }
+        if let Some(candidate) = candidates.into_iter().next() {
+            self.waiting.insert(id, Own { story: candidate.story_id, keys: keys.to_vec() });
+        }
+        // That this one waits now may open the way for somebody who was kept back for its sake.
+        if self.index.is_tangled() {
+            self.pass_on(held, HashSet::new(), &[]);
+        }
+        Ok(Done::Queued(id))
+    }
+
+    /// The refusal of a request that would close a circle of living stories.
+    fn deadlock(
+        &mut self,
+        held: &mut Held<'_>,
+        story: &Story,
+        keys: &[Key],
+    ) -> Result<Option<Error>, Error> {
+        'again: while let Some(circle) = graph::circle(&self.index, story, keys) {
+            for link in circle.iter().skip(1) {
+                let before = self.index.queue(&link.key).len();
+                for waiter in self.index.queue(&link.key).to_vec() {
+                    if !self.lives(&waiter)? {
+                        self.strike(held, &waiter, &waiter.keys(&link.key))?;
+                    }
+                }
+                self.unstick(held, &[link.key])?;
+                if self.index.queue(&link.key).len() != before {
+                    continue 'again;
+                }
+            }
+            return Ok(Some(self.refusal_of(story, &circle)));
+        }
+        Ok(None)
+    }
+
+    fn refusal_of(&self, story: &Story, circle: &[graph::Link]) -> Error {
+        let arms: Vec<Arm> = circle
+            .iter()
+            .map(|link| Arm {
+                story: link.story.to_string(),
+                path: self.index.get(&link.key).map(|at| at.file_path.clone()).unwrap_or_default(),
+                holder: link.holder.to_string(),
+            })
+            .collect();
+        let root = &self.ground.root;
+        let told: Vec<String> = arms
+            .iter()
+            .map(|arm| {
+                let path = arm.path.strip_prefix(root).unwrap_or(&arm.path).display();
+                format!("{} waits for {path}, held by {}", arm.story, arm.holder)
+            })
+            .collect();
+        let message = format!("{story} would wait for ever: {}.", told.join("; "));
+        Error::new(Code::Deadlock, message).by(story.as_str()).around(arms).hint(
+            "Nothing was queued. Release what the others wait for, then ask for everything at once with acquireAll.",
+        )
+    }
+
+    /// Who stands in front of this process's waiters, and in how many µs a lease in front may end.
+    pub(crate) fn in_front_of_us(&self) -> (Vec<Neighbour>, Option<u64>) {
+        let mine = self.session.as_ref().map(Session::id);
+        let mut neighbours: Vec<Neighbour> = Vec::new();
+        let mut soonest: Option<u64> = None;
+        let wanted: BTreeSet<Key> =
+            self.waiting.values().flat_map(|own| own.keys.iter().copied()).collect();
+        let mut add = |holder, pid, process: &Process, end_us: Option<u64>| {
+            soonest = [soonest, end_us].into_iter().flatten().min();
+            let is_known = neighbours.iter().any(|neighbour| neighbour.holder == holder);
+            if Some(holder) != mine && holder != 0 && !is_known {
+                neighbours.push(Neighbour { holder, pid, process: process.clone() });
+            }
+        };
+        for key in &wanted {
+            if let Some(record) = self.index.get(key) {
+                let end = record.deadline().map(|deadline| deadline.remaining_us(&*self.clock));
+                add(record.holder, record.pid, &record.process, end);
+            }
+            let queue = self.index.queue(key);
+            let last = queue.iter().rposition(|waiter| self.waiting.contains_key(&waiter.id));
+            // Whoever is let in meanwhile has the path for as long as its lease at most.
+            for waiter in &queue[..last.unwrap_or(0)] {
+                add(
+                    waiter.holder,
+                    waiter.pid,
+                    &waiter.process,
+                    waiter.timeout.map(|ms| ms.saturating_mul(1000)),
+                );
+            }
+        }
+        (neighbours, soonest)
+    }
+
+    /// Gives turns where this process waits for one who has ended unnoticed.
+    pub(crate) fn unstick_ours(&mut self, held: &mut Held<'_>) {
+        let wanted: BTreeSet<Key> =
+            self.waiting.values().flat_map(|own| own.keys.iter().copied()).collect();
+        // What cannot be asked now is asked again at the next look.
+        let _ = self.unstick(held, &wanted.into_iter().collect::<Vec<_>>());
+    }
+
+    /// The turns that came for this process's waiters, and those that lost their places.
+    pub(crate) fn collect(
+        &mut self,
+        held: &mut Held<'_>,
+    ) -> (Vec<(WaiterId, Vec<Grant>)>, Vec<WaiterId>) {
+        let (mut granted, mut displaced) = (Vec::new(), Vec::new());
+        let own: Vec<(WaiterId, Vec<Key>)> =
+            self.waiting.iter().map(|(id, own)| (*id, own.keys.clone())).collect();
+        for (id, keys) in own {
+            let is_in = |key: &Key| self.index.queue(key).iter().any(|waiter| waiter.id == id);
+            if keys.iter().any(is_in) {
+                continue;
+            }
+            let grants = self.grants_of(id);
+            self.waiting.remove(&id);
+            match grants {
+                Some(mut grants) => {
+                    if self.detach(held, &mut grants).is_err() {
+                        // It stays tied to this process, which is less than was asked but no lie: it is held.
+                        self.touched.extend(&keys);
+                    }
+                    granted.push((id, grants));
+                }
+                None => displaced.push(id),
+            }
+        }
+        (granted, displaced)
+    }
+
+    /// The locks of a waiter that is in no queue any more; `None` if its story has not got them.
+    fn grants_of(&self, id: WaiterId) -> Option<Vec<Grant>> {
+        let Own { story, keys } = self.waiting.get(&id)?;
+        let records = keys.iter().map(|key| Some((key, self.index.get(key)?)));
+        let records: Vec<(&Key, &Record)> = records.collect::<Option<_>>()?;
+        let grant = |(key, record): (&Key, &Record)| Grant {
+            key: *key,
+            record: record.clone(),
+            is_fresh: record.waiter == Some(id),
+        };
+        let is_theirs = records.iter().all(|(_, record)| record.story_id == *story);
+        is_theirs.then(|| records.into_iter().map(grant).collect())
+    }
+
+    /// Takes a waiter of this process out of the queues.
+    ///
+    /// # Errors
+    /// What the system says; the place is then left to whoever finds it.
+    pub(crate) fn leave(
+        &mut self,
+        held: &mut Held<'_>,
+        id: WaiterId,
+        keep: bool,
+    ) -> Result<Done, Error> {
+        let called_off = || Error::new(Code::Aborted, "The request was called off.");
+        let Some(own) = self.waiting.get(&id) else { return Ok(Done::Left(called_off())) };
+        let keys = own.keys.clone();
+        self.unstick(held, &keys)?;
+        let entry = |key: &Key| self.index.queue(key).iter().find(|one| one.id == id).cloned();
+        let Some(waiter) = keys.iter().find_map(entry) else {
+            let grants = self.grants_of(id);
+            self.waiting.remove(&id);
+            return match grants {
+                Some(grants) if keep => Ok(Done::Granted(grants)),
+                Some(grants) => {
+                    let fresh = grants.iter().filter(|grant| grant.is_fresh);
+                    let fresh: Vec<Key> = fresh.map(|grant| grant.key).collect();
+                    self.vacate(held, &fresh)?;
+                    Ok(Done::Left(called_off()))
+                }
+                None => Ok(Done::Left(called_off())),
+            };
+        };
+        let refusal = self.refusal_in_line(&waiter, &keys)?;
+        self.strike(held, &waiter, &keys)?;
+        self.waiting.remove(&id);
+        // A turn that a killed process had half given is given back.
+        let is_half = |key: &&Key| self.index.get(key).is_some_and(|at| at.waiter == Some(id));
+        let half: Vec<Key> = keys.iter().filter(is_half).copied().collect();
+        self.vacate(held, &half)?;
+        let is_free = |key: &&Key| self.index.get(key).is_none();
+        let free: Vec<Key> = keys.iter().filter(is_free).copied().collect();
+        self.pass_on(held, HashSet::new(), &free);
+        Ok(Done::Left(refusal))
+    }
+
+    /// What an asker is told whose patience ran out.
+    fn refusal_in_line(&mut self, waiter: &Waiter, keys: &[Key]) -> Result<Error, Error> {
+        let want = Want { story: &waiter.story_id, id: waiter.id, keys };
+        let blocker = self.openings(&want, &HashSet::new())?.err();
+        let waited = self.clock.wall_ms().saturating_sub(waiter.since);
+        let key = blocker.as_ref().map_or(keys[0], Blocker::key);
+        let queue = self.index.queue(&key);
+        let place = queue.iter().position(|one| one.id == waiter.id).map(|place| place + 1);
+        let line = Line { waiters: queue.len(), place, waited_ms: Some(waited) };
+        let entry = queue.iter().find(|one| one.id == waiter.id).unwrap_or(waiter);
+        let path = entry.file_path.clone();
+        let shown = path.strip_prefix(&self.ground.root).unwrap_or(&path).display().to_string();
+        let error = match blocker {
+            Some(blocker) => self.refusal(blocker, &path, &shown, line),
+            None => Holder::advised(
+                Error::new(Code::Locked, format!("{shown} is locked by nobody any more."))
+                    .at(&path),
+                &shown,
+                line,
+            ),
+        };
+        Ok(error.by(waiter.story_id.as_str()))
+    }
+
+    /// The refusal that a blocker means.
+    pub(crate) fn refusal(
+        &self,
+        blocker: Blocker,
+        path: &std::path::Path,
+        shown: &str,
+        line: Line,
+    ) -> Error {
+        match blocker {
+            Blocker::Held(_, record) => {
+                Holder::of(*record, &*self.clock).refusal(path, shown, line)
+            }
+            Blocker::Unreadable(key, found) => found.refusal(path, shown, &self.record_path(&key)),
+            Blocker::Kept(_, waiter) => {
+                let since = spoken(self.clock.wall_ms().saturating_sub(waiter.since));
+                let count = waiter.set.len().max(1);
+                let message = format!(
+                    "{shown} is locked by the queue: it is kept for {} (pid {}, waiting for {count} path{} since {since}).",
+                    waiter.story_id,
+                    waiter.pid,
+                    if count == 1 { "" } else { "s" },
+                );
+                Holder::advised(Error::new(Code::Locked, message).at(path), shown, line)
+            }
+        }
+    }
+}

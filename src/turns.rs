@@ -1,0 +1,277 @@
+//! Whose turn it is: the queue's rules, under the guard.
+//!
+//! # Fairness
+//! Waiters are served in order of arrival over all processes. A waiter gets its paths as soon as none is
+//! held by another story and nobody in front of it in their queues waits for them too. A waiter of a set
+//! takes nothing until it can take everything; from the moment it lines up, its paths that are free are
+//! kept for it, so singles cannot starve it; and as nobody is kept waiting for it by more than its place,
+//! it cannot starve singles. Two exceptions: the dead are skipped, and a waiter may be passed by a story
+//! that it is itself waiting for (directly or through others), since otherwise neither would ever go on.
+//! Each such passing is by a story that already holds what the waiter needs, and no new story can come to
+//! hold that before the waiter does, so passing ends.
+//!
+//! # Deadlock
+//! Nobody is queued, and nobody let in, where that would close a circle of stories that hold what the next
+//! one waits for. A circle through a place in a queue is opened by the second exception.
+//!
+//! # A kill in the middle
+//! A turn is given by writing the records with the waiter's number, then taking the waiter out of the
+//! queues. Whoever finds records with a number that still stands in other queues completes the turn, since
+//! to that waiter what it has already is no obstacle.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use crate::error::Error;
+use crate::grant::{Place, Want};
+use crate::graph::{self, Arms};
+use crate::guard::Held;
+use crate::key::Key;
+use crate::queue::{self, Waiter, WaiterId};
+use crate::record::{Found, Record, Unreadable};
+use crate::session::Life;
+use crate::shelf::Shelf;
+use crate::standing::Standing;
+
+/// What keeps a story from its paths.
+#[derive(Debug)]
+pub enum Blocker {
+    /// Another story holds one.
+    Held(Key, Box<Record>),
+    /// Another story stands in front of it in a queue.
+    Kept(Key, Box<Waiter>),
+    /// Something stands at a record's name that cannot be read.
+    Unreadable(Key, Unreadable),
+}
+
+impl Blocker {
+    /// Where it stands.
+    pub fn key(&self) -> Key {
+        match self {
+            Blocker::Held(key, _) | Blocker::Kept(key, _) | Blocker::Unreadable(key, _) => *key,
+        }
+    }
+}
+
+impl Shelf {
+    /// What each path is to the story, or what keeps it from them. `freed` are being given up.
+    ///
+    /// # Errors
+    /// What the system says: then nothing is certain.
+    pub(crate) fn openings(
+        &mut self,
+        want: &Want<'_>,
+        freed: &HashSet<Key>,
+    ) -> Result<Result<Vec<Place>, Blocker>, Error> {
+        let mut places = Vec::with_capacity(want.keys.len());
+        for key in want.keys {
+            let place = if freed.contains(key) {
+                Place::Passed
+            } else {
+                match self.place_of(key, want.story)? {
+                    Ok(place) => place,
+                    Err(blocker) => return Ok(Err(blocker)),
+                }
+            };
+            if !matches!(place, Place::Mine(_))
+                && let Some(waiter) = self.in_front(key, want)?
+            {
+                return Ok(Err(Blocker::Kept(*key, Box::new(waiter))));
+            }
+            places.push(place);
+        }
+        Ok(self.circle_by_grant(want, &places)?.map_or(Ok(places), Err))
+    }
+
+    /// The living waiter of another story that keeps this one from a free path.
+    fn in_front(&mut self, key: &Key, want: &Want<'_>) -> Result<Option<Waiter>, Error> {
+        let ahead = |waiter: &&Waiter| waiter.id < want.id && waiter.story_id != *want.story;
+        let ahead: Vec<Waiter> = self.index.queue(key).iter().filter(ahead).cloned().collect();
+        for waiter in ahead {
+            let may_pass =
+                graph::reaches(&self.index, &waiter.story_id, want.story, Arms::HeldAndQueued);
+            if !may_pass && self.lives(&waiter)? {
+                return Ok(Some(waiter));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A story that waits elsewhere must not be given what would close a circle through there.
+    fn circle_by_grant(
+        &mut self,
+        want: &Want<'_>,
+        places: &[Place],
+    ) -> Result<Option<Blocker>, Error> {
+        if self.index.waits_of(want.story).iter().all(|(id, _)| *id == want.id) {
+            return Ok(None);
+        }
+        for (key, place) in want.keys.iter().zip(places) {
+            if matches!(place, Place::Mine(_)) {
+                continue;
+            }
+            for waiter in self.index.queue(key).to_vec() {
+                if waiter.story_id != *want.story
+                    && graph::reaches(&self.index, want.story, &waiter.story_id, Arms::Held)
+                    && self.lives(&waiter)?
+                {
+                    return Ok(Some(Blocker::Kept(*key, Box::new(waiter))));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a waiter's process lives.
+    pub(crate) fn lives(&mut self, waiter: &Waiter) -> Result<bool, Error> {
+        let life = self.life(waiter.holder);
+        life.map(|life| life != Life::Dead).map_err(|cause| self.no_life(waiter.holder, &cause))
+    }
+
+    /// Gives turns where these keys have come free: `freed` still have the records of those who give
+    /// them up, `open` have none that holds. Answers which of the freed have a new holder.
+    pub(crate) fn pass_on(
+        &mut self,
+        held: &mut Held<'_>,
+        mut freed: HashSet<Key>,
+        open: &[Key],
+    ) -> HashSet<Key> {
+        let mut passed = HashSet::new();
+        let mut open: BTreeSet<Key> = open.iter().copied().chain(freed.iter().copied()).collect();
+        'again: loop {
+            let is_tangled = self.index.is_tangled();
+            if is_tangled {
+                open.extend(self.index.queued().copied());
+            }
+            for (key, waiter) in self.candidates(&open) {
+                let keys = waiter.keys(&key);
+                let is_anothers = |record: &Record| record.story_id != waiter.story_id;
+                let is_shut = !open.contains(&key) && self.index.get(&key).is_some_and(is_anothers);
+                if keys.len() == 1 && is_shut {
+                    continue;
+                }
+                // What cannot be asked now is asked again when somebody looks.
+                let Ok(lives) = self.lives(&waiter) else { continue };
+                if !lives {
+                    if self.strike(held, &waiter, &keys).is_err() {
+                        continue;
+                    }
+                } else {
+                    let want = Want { story: &waiter.story_id, id: waiter.id, keys: &keys };
+                    let Ok(Ok(places)) = self.openings(&want, &freed) else { continue };
+                    if self.seat(held, &waiter, &keys, places).is_err() {
+                        continue;
+                    }
+                    for key in &keys {
+                        open.remove(key);
+                        if freed.remove(key) {
+                            passed.insert(*key);
+                        }
+                    }
+                }
+                if is_tangled {
+                    continue 'again;
+                }
+            }
+            return passed;
+        }
+    }
+
+    /// The waiters of these keys in order of arrival, each with one of its keys.
+    fn candidates(&self, keys: &BTreeSet<Key>) -> Vec<(Key, Waiter)> {
+        let queues = keys.iter().map(|key| (key, self.index.queue(key)));
+        let waiters = queues.flat_map(|(key, queue)| queue.iter().map(|one| (one.id, (*key, one))));
+        let ordered: BTreeMap<WaiterId, (Key, &Waiter)> = waiters.collect();
+        ordered.into_values().map(|(key, waiter)| (key, waiter.clone())).collect()
+    }
+
+    /// Gives a waiter its turn: the records first, then out of the queues.
+    pub(crate) fn seat(
+        &mut self,
+        held: &mut Held<'_>,
+        waiter: &Waiter,
+        keys: &[Key],
+        places: Vec<Place>,
+    ) -> Result<(), Error> {
+        let token = held.note_grants(keys)?;
+        let mut written = Vec::with_capacity(keys.len());
+        for ((token, key), place) in (token..).zip(keys).zip(&places) {
+            if matches!(place, Place::Mine(_)) {
+                continue;
+            }
+            let entry = self.index.queue(key).iter().find(|entry| entry.id == waiter.id);
+            let entry = entry.unwrap_or(waiter).clone();
+            let record = self.record(&entry, token, Some(waiter.id), place);
+            if let Err(error) = self.write(*key, &record, place) {
+                self.undo(&written);
+                return Err(error);
+            }
+            written.push((*key, token));
+        }
+        // A queue that cannot be written now is put right by the number in the record.
+        let _ = self.unqueue(waiter.id, keys);
+        self.rung.insert(waiter.holder);
+        Ok(())
+    }
+
+    /// Takes a dead waiter out of its queues.
+    pub(crate) fn strike(
+        &mut self,
+        held: &mut Held<'_>,
+        waiter: &Waiter,
+        keys: &[Key],
+    ) -> Result<(), Error> {
+        held.note(keys)?;
+        self.unqueue(waiter.id, keys)
+    }
+
+    pub(crate) fn unqueue(&mut self, id: WaiterId, keys: &[Key]) -> Result<(), Error> {
+        let mut answer = Ok(());
+        for key in keys {
+            let waiters = self.index.queue(key);
+            if waiters.iter().any(|waiter| waiter.id == id) {
+                let rest = waiters.iter().filter(|waiter| waiter.id != id).cloned().collect();
+                answer = answer.and(self.write_queue(key, rest));
+            }
+        }
+        answer
+    }
+
+    pub(crate) fn write_queue(&mut self, key: &Key, waiters: Vec<Waiter>) -> Result<(), Error> {
+        let mut written = queue::write(&self.ground.queue, key, waiters.clone());
+        if written.as_ref().is_err_and(|cause| cause.kind() == std::io::ErrorKind::NotFound) {
+            // Somebody removed the folder alone.
+            self.ground.mend()?;
+            written = queue::write(&self.ground.queue, key, waiters.clone());
+        }
+        let path = || self.ground.queue.path().join(key.to_string());
+        written.map_err(|cause| Error::system("write the queue", &path(), &cause))?;
+        self.touched.push(*key);
+        self.index.line_up(*key, waiters);
+        Ok(())
+    }
+
+    /// Gives turns on those of these keys whose holder has ended unnoticed.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn unstick(&mut self, held: &mut Held<'_>, keys: &[Key]) -> Result<(), Error> {
+        let mut open = Vec::new();
+        for key in keys.iter().copied() {
+            if self.index.queue(&key).is_empty() {
+                continue;
+            }
+            let is_open = match self.found(&key)? {
+                Found::Nothing => true,
+                Found::Record(record) => self.standing(&record)? != Standing::Holds,
+                Found::Unreadable(found) => self.standing_of_unreadable(&found)? != Standing::Holds,
+            };
+            if is_open {
+                open.push(key);
+            }
+        }
+        if !open.is_empty() {
+            self.pass_on(held, HashSet::new(), &open);
+        }
+        Ok(())
+    }
+}
