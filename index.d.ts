@@ -1,0 +1,392 @@
+/// <reference types="node" />
+
+import { EventEmitter } from 'node:events';
+
+/*
+ * storylock: file locks for orchestrators of parallel coding agents.
+ *
+ * A story (an id such as AH-011) owns locks on the files that it is about to change. All times
+ * are in ms. Every method rejects and never throws; bad arguments are refused before anything is
+ * touched, with a TypeError (`ERR_INVALID_ARG_TYPE`, `ERR_INVALID_ARG_VALUE`) or a RangeError
+ * (`ERR_OUT_OF_RANGE`), calls after `close()` with `ERR_INVALID_STATE`, and everything else with
+ * a LockError.
+ *
+ * Locks are advisory: a program that writes without asking is not stopped.
+ */
+
+/** How a manager finds its project, and how long its locks last. */
+export interface LockManagerOptions {
+  /**
+   * The project's folder. Default: `STORYLOCK_ROOT`; else the nearest folder from the working
+   * directory upward that has `.ai`, else `.git`, else `package.json`; else the working
+   * directory. It is looked up at the first call.
+   */
+  root?: string | undefined;
+  /** The lease of a lock for which none is asked, in ms. Default: 30000. */
+  timeout?: number | undefined;
+}
+
+/** How a lock is taken. */
+export interface AcquireOptions {
+  /**
+   * The lease in ms: the lock ends by itself this long after it was acquired or last renewed.
+   * `Infinity` for a bound lease, which ends with the process. Default: the manager's.
+   */
+  timeout?: number | undefined;
+  /** Why, in the story's words: shown to whoever is refused. */
+  reason?: string | undefined;
+  /**
+   * `true` for a lock that outlives this process: its lease alone ends it, so `timeout` must be
+   * finite. Its loss is not reported.
+   */
+  detached?: boolean | undefined;
+}
+
+/** How a scope takes its locks. */
+export interface ScopeOptions {
+  /** Why, in the story's words: shown to whoever is refused. */
+  reason?: string | undefined;
+}
+
+/** Who holds a path, as seen at one moment. */
+export interface Holder {
+  /** Starts with the story id; one of its kind. */
+  lockId: string;
+  storyId: string;
+  /** The absolute path as the story named it. */
+  filePath: string;
+  /** Since 1970, in ms. */
+  acquiredAt: number;
+  /** The lease in ms; `Infinity` for a bound one. */
+  timeout: number;
+  pid: number;
+  /** The fencing token; 0 for a lock that the old module took. */
+  token: number;
+  /** The machine or container; empty for a lock that the old module took. */
+  host: string;
+  mode: 'exclusive';
+  /** How long it has held, in ms. */
+  heldFor: number;
+  /** How long its lease still runs, in ms; `null` for a bound one. */
+  remaining: number | null;
+  /** The lease's end by the wall clock, in ms since 1970; `null` for a bound one. */
+  expiresAt: number | null;
+  /** Whether its lease alone ends it. */
+  detached: boolean;
+  /** Why, in the story's words. */
+  reason: string | null;
+}
+
+/** A predecessor that did not give its lock up: its work on the file may be half done. */
+export interface Reclaimed {
+  storyId: string;
+  lockId: string;
+  pid: number;
+  /** Since 1970, in ms. */
+  acquiredAt: number;
+  /** How it ended: its process died, or its lease ran out. */
+  how: 'died' | 'expired';
+}
+
+/** One held path in a {@link Status}. */
+export interface ActiveLock extends Omit<Holder, 'heldFor' | 'remaining'> {
+  /** How long it has been held, in ms. */
+  age: number;
+  /** Whether its lease has ended or its process died, so that the next comer gets it. */
+  isStale: boolean;
+  /** Where its record stands. */
+  lockFile: string;
+}
+
+/** Everything that is held in a project, by every process. */
+export interface Status {
+  /** Oldest first. */
+  activeLocks: ActiveLock[];
+  totalLocks: number;
+  /** How many of them the next comer gets. */
+  staleLocks: number;
+  /** Where the records stand; empty if no project was found. */
+  lockDirectory: string;
+  /** When this was asked, as `2026-01-31T12:00:00.000Z`. */
+  timestamp: string;
+  /** Files at a record's name that cannot be read as records; each counts as held. */
+  unreadable: string[];
+  /** What could not be looked at; absent when everything could. */
+  error?: string;
+}
+
+/** What a refusal, a loss or a failure tells. */
+export interface LockErrorDetails {
+  code: string;
+  path?: string | undefined;
+  storyId?: string | undefined;
+  holder?: Holder | undefined;
+  hint?: string | undefined;
+  cause?: unknown;
+}
+
+/**
+ * A refusal, a loss, or what the system said. `message` names the path, who is in the way and
+ * what to do next; the properties say the same as data, and those that are not known are absent.
+ */
+export class LockError extends Error {
+  constructor(message: string, details?: LockErrorDetails);
+  readonly name: 'LockError';
+  /**
+   * - `ELOCKED`: another story holds the path. Nothing was taken.
+   * - `ENOTACQUIRED`: the story does not hold what it wants to renew or release.
+   * - `ECOMPROMISED`: the lock was held, and was lost. Do not write the file.
+   * - `EBADRECORD`: what stands at the record's name cannot be read, and counts as held.
+   * - `EINTERNAL`: a defect of storylock.
+   * - the system's own code, such as `ENOSPC`, `EACCES` or `ENOTSUP`.
+   */
+  readonly code:
+    'ELOCKED' | 'ENOTACQUIRED' | 'ECOMPROMISED' | 'EBADRECORD' | 'EINTERNAL' | (string & {});
+  /** The absolute path that the call was about. */
+  readonly path?: string;
+  /** The story that asked. */
+  readonly storyId?: string;
+  /** Who is in the way. */
+  readonly holder?: Holder;
+  /** What to do next. */
+  readonly hint?: string;
+}
+
+/**
+ * A path that a story has locked. Its plain properties tell of the moment when it was acquired,
+ * or last renewed through this object.
+ */
+export class Lock implements AsyncDisposable {
+  private constructor();
+  /** Starts with the story id. The same for every `Lock` of one grant. */
+  readonly lockId: string;
+  readonly storyId: string;
+  /** The absolute path as the story named it. */
+  readonly filePath: string;
+  /** Since 1970, in ms. */
+  readonly acquiredAt: number;
+  /** The lease in ms; `Infinity` for a bound one. */
+  readonly timeout: number;
+  readonly pid: number;
+  /** The fencing token: a later grant, of any path to anybody, always has a higher one. */
+  readonly token: number;
+  /** The lease's end by the wall clock, in ms since 1970; `null` for a bound one. */
+  readonly expiresAt: number | null;
+  readonly mode: 'exclusive';
+  /** Whose lock it was, if that one was not given up; `null` if the path was free. */
+  readonly reclaimed: Reclaimed | null;
+
+  /**
+   * Aborted when the lock is lost, at once if it was lost before; the reason is the LockError
+   * (`ECOMPROMISED`). Giving the lock up does not abort it. A detached lock's is never aborted.
+   */
+  get signal(): AbortSignal;
+
+  /**
+   * Begins the lease of exactly this grant anew, with its own length or a new one in ms. Resolves
+   * to this lock. Never takes a successor's.
+   *
+   * Rejects with `ECOMPROMISED` when the lock was lost.
+   */
+  renew(timeout?: number): Promise<this>;
+
+  /**
+   * Gives exactly this grant up, never a successor's. Resolves to whether it was held until now:
+   * `false` means that it had been lost or given up before, so what was written last may have
+   * been overwritten.
+   */
+  release(): Promise<boolean>;
+
+  /** Resolves to whether this grant is current and its lease runs, as read from the disk now. */
+  verify(): Promise<boolean>;
+
+  /** `await using`: releases the lock. A lock that was lost is no error here. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** Several paths, locked whole or not at all. */
+export class LockSet implements AsyncDisposable {
+  private constructor();
+  /** In the order asked for; two spellings of one path are one lock. */
+  readonly locks: readonly Lock[];
+  readonly storyId: string;
+
+  /** Aborted when any of the locks is lost, with that loss as its reason. */
+  get signal(): AbortSignal;
+
+  /**
+   * Begins all leases anew. Resolves to this set. Rejects with `ECOMPROMISED` when any of the
+   * locks was lost; the others are renewed nevertheless.
+   */
+  renew(timeout?: number): Promise<this>;
+
+  /** Gives all locks up. Resolves to whether every one was held until now. */
+  release(): Promise<boolean>;
+
+  /** Resolves to whether every lock is current and its lease runs, as read from the disk now. */
+  verify(): Promise<boolean>;
+
+  /** `await using`: releases all locks. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** What the work in a scope of one path is given. */
+export interface LockScope {
+  lock: Lock;
+  /** The lock's: aborted when it is lost. Stop writing then. */
+  signal: AbortSignal;
+}
+
+/** What the work in a scope of several paths is given. */
+export interface LockSetScope {
+  locks: readonly Lock[];
+  /** Aborted when any of the locks is lost. Stop writing then. */
+  signal: AbortSignal;
+}
+
+/**
+ * The locks of a project, shared with every other manager, thread and process in it.
+ *
+ * Emits `'compromised'` (error, lock) when a lock that was taken through it is lost: its lease
+ * ended unrenewed, somebody else took or removed it, or the lock folder is gone. Without a
+ * listener nothing happens; a listener that fails is reported as a process warning.
+ *
+ * Starts nothing and touches no disk before its first call, and never keeps the process alive but
+ * for an answer that is awaited. Locks still held when the process exits are given up; after a
+ * kill they are free at once.
+ */
+export class LockManager extends EventEmitter<{ compromised: [error: LockError, lock: Lock] }> {
+  /** Throws on a bad option: this alone is not a rejection. */
+  constructor(options?: LockManagerOptions);
+
+  /** The project's absolute path, looked up now if it was not before. */
+  get root(): string;
+
+  /**
+   * Locks a path for a story: resolves to a lock that nobody else has, or rejects and has taken
+   * nothing. A story that holds the path already gets its lock again, as it is. Whether the file
+   * exists does not matter, and links to one file are one path. A number is the lease in ms.
+   *
+   * Rejects with `ELOCKED` when another story holds the path: `holder` says who, `message` holds
+   * `is locked by <story>`.
+   */
+  acquire(path: string, storyId: string, options?: number | AcquireOptions): Promise<Lock>;
+
+  /** As {@link acquire}, but resolves to `null` when another story holds the path. */
+  tryAcquire(
+    path: string,
+    storyId: string,
+    options?: number | AcquireOptions,
+  ): Promise<Lock | null>;
+
+  /**
+   * Locks all of these paths, or none of them. Duplicates and two spellings of a path count once.
+   * Two stories that want `[a, b]` and `[b, a]` cannot block each other.
+   *
+   * Rejects with `ELOCKED` naming the first path that another story holds.
+   */
+  acquireAll(
+    paths: readonly string[],
+    storyId: string,
+    options?: number | AcquireOptions,
+  ): Promise<LockSet>;
+
+  /**
+   * Gives up whatever lock the story has on the path, whoever took it. Resolves to `true`, also
+   * when nothing was locked.
+   *
+   * Rejects when another story holds the path; its lock stays.
+   */
+  release(path: string, storyId: string): Promise<true>;
+
+  /**
+   * Begins the lease of the story's lock anew, with its own length or a new one in ms.
+   *
+   * Rejects with `ENOTACQUIRED` when the story does not hold the path, or its lease has ended.
+   */
+  renew(path: string, storyId: string, timeout?: number): Promise<Lock>;
+
+  /** Resolves to who holds the path, or `null` if nobody living does. */
+  check(path: string): Promise<Holder | null>;
+
+  /**
+   * Holds a path while `fn` runs: no timeout ends the lock, and it is let go of whatever happens.
+   * Scopes of one story on one path nest; the last one to end frees it. Resolves to what `fn`
+   * resolves to.
+   *
+   * Rejects with `ELOCKED` before `fn` is called; with whatever `fn` rejects with; with
+   * `ECOMPROMISED` if the lock was lost while `fn` ran, even if `fn` succeeded. `signal` tells at
+   * once.
+   */
+  withLock<T>(
+    path: string,
+    storyId: string,
+    fn: (scope: LockScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+  withLock<T>(
+    path: string,
+    storyId: string,
+    options: ScopeOptions | undefined,
+    fn: (scope: LockScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+  /** The same for several paths: all or none. */
+  withLock<T>(
+    paths: readonly string[],
+    storyId: string,
+    fn: (scope: LockSetScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+  withLock<T>(
+    paths: readonly string[],
+    storyId: string,
+    options: ScopeOptions | undefined,
+    fn: (scope: LockSetScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+
+  /**
+   * Runs a whole story: as {@link withLock}, and then every lock that the story still has, taken by
+   * whomever, is given up as by {@link cleanup}, also when `fn` failed or the locks were refused.
+   */
+  runStory<T>(
+    storyId: string,
+    path: string,
+    fn: (scope: LockScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+  runStory<T>(
+    storyId: string,
+    path: string,
+    options: ScopeOptions | undefined,
+    fn: (scope: LockScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+  runStory<T>(
+    storyId: string,
+    paths: readonly string[],
+    fn: (scope: LockSetScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+  runStory<T>(
+    storyId: string,
+    paths: readonly string[],
+    options: ScopeOptions | undefined,
+    fn: (scope: LockSetScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+
+  /**
+   * Resolves to everything that is held, by every process, as read from the disk now. Never
+   * rejects: what could not be looked at is told by `error`.
+   */
+  status(): Promise<Status>;
+
+  /** Gives up every lock of the story, whoever took it. Resolves to how many there were. */
+  cleanup(storyId: string): Promise<number>;
+
+  /** {@link cleanup} by its old name. */
+  cleanupStoryLocks(storyId: string): Promise<number>;
+
+  /**
+   * Gives up every lock taken through this manager, for good; detached ones stay. May be called
+   * twice. Later calls reject with `ERR_INVALID_STATE`, and `status()` tells so.
+   */
+  close(): Promise<void>;
+}
+
+/** A ready manager of the project around the working directory. */
+export const lockManager: LockManager;

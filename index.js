@@ -1,0 +1,27 @@
+'use strict';
+
+/**
+ * storylock: file locks for orchestrators of parallel coding agents.
+ *
+ * The map of the package's face, top down:
+ *
+ *   lib/manager.js    LockManager: the calls, scopes, the 'compromised' event
+ *   lib/lock.js       Lock and LockSet: what a story holds
+ *   lib/client.js     the engine as the face sees it: outcomes, losses, the end of the process
+ *   lib/tickets.js    what was asked and not answered yet
+ *   lib/arguments.js  what callers may pass
+ *   lib/errors.js     LockError, and the errors of Node.js for a caller's mistakes
+ *   native.js         the engine itself, in Rust (generated)
+ *
+ * Loading it starts nothing: no thread, no listener, no look at the disk before the first call.
+ * Types and the documentation of every call: index.d.ts.
+ */
+
+const { LockManager } = require('./lib/manager.js');
+const { Lock, LockSet } = require('./lib/lock.js');
+const { LockError } = require('./lib/errors.js');
+
+/** The manager of the project that is found from the working directory at the first call. */
+const lockManager = new LockManager();
+
+module.exports = { LockManager, lockManager, LockError, Lock, LockSet };

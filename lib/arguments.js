@@ -1,0 +1,138 @@
+'use strict';
+
+/**
+ * What callers may pass, as far as JavaScript can tell: types, option names, the range of a
+ * timeout.
+ *
+ * Every check throws before anything is touched, with the codes of Node.js. What a path or a
+ * story id may say (length, NUL, control characters) is the engine's rule, and is checked there.
+ */
+
+const { invalidType, invalidValue, outOfRange } = require('./errors.js');
+
+/** The most that can be asked to wait for one path. */
+const MAX_QUEUE = 100_000;
+
+/** Text that survives the way into the engine: a lone surrogate would arrive as another text. */
+function checkText(value, name) {
+  if (typeof value !== 'string') throw invalidType(name, 'a string', value);
+  if (!value.isWellFormed()) {
+    throw invalidValue(name, 'must be well-formed Unicode: it has half of a surrogate pair.');
+  }
+}
+
+function checkPaths(paths) {
+  if (!Array.isArray(paths)) throw invalidType('paths', 'an array of strings', paths);
+  for (let i = 0; i < paths.length; i++) checkText(paths[i], `paths[${i}]`);
+}
+
+/** One path, or an array of them: always the array. */
+function pathsOf(path) {
+  if (Array.isArray(path)) {
+    checkPaths(path);
+    return path;
+  }
+  if (typeof path !== 'string') throw invalidType('path', 'a string or an array of strings', path);
+  checkText(path, 'path');
+  return [path];
+}
+
+function checkTimeout(value, name = 'timeout') {
+  if (typeof value !== 'number') throw invalidType(name, 'a number of milliseconds', value);
+  if (value !== Infinity && !(Number.isSafeInteger(value) && value > 0)) {
+    const rule = 'must be a whole number of milliseconds from 1 to 2^53 - 1, or Infinity';
+    throw outOfRange(name, rule, value);
+  }
+}
+
+/** How long to wait for a turn: 0 is to try once. */
+function checkWait(value, name) {
+  if (typeof value !== 'number') throw invalidType(name, 'a number of milliseconds', value);
+  if (value !== Infinity && !(Number.isSafeInteger(value) && value >= 0)) {
+    const rule = 'must be a whole number of milliseconds from 0 to 2^53 - 1, or Infinity';
+    throw outOfRange(name, rule, value);
+  }
+}
+
+function checkSignal(value, name) {
+  if (!(typeof value?.aborted === 'boolean' && typeof value.addEventListener === 'function')) {
+    throw invalidType(name, 'an AbortSignal', value);
+  }
+}
+
+function checkQueueLimit(value, name) {
+  if (typeof value !== 'number') throw invalidType(name, 'a number', value);
+  if (!(Number.isInteger(value) && value >= 1 && value <= MAX_QUEUE)) {
+    throw outOfRange(name, `must be a whole number from 1 to ${MAX_QUEUE}`, value);
+  }
+}
+
+function checkFlag(value, name) {
+  if (typeof value !== 'boolean') throw invalidType(name, 'a boolean', value);
+}
+
+/** A folder that need not exist yet. */
+function checkRoot(value, name) {
+  checkText(value, name);
+  if (value === '' || value.includes('\0')) {
+    throw invalidValue(name, 'must name a folder: it must not be empty or contain NUL.');
+  }
+}
+
+function checkBody(fn) {
+  if (typeof fn !== 'function') throw invalidType('fn', 'a function', fn);
+}
+
+/** The options that each call takes, with the check of each. */
+const OF_MANAGER = { root: checkRoot, timeout: checkTimeout, queueLimit: checkQueueLimit };
+const OF_SCOPE = { wait: checkWait, signal: checkSignal, reason: checkText };
+const OF_ACQUIRE = { timeout: checkTimeout, ...OF_SCOPE, detached: checkFlag };
+
+/** The options given, checked; those that are undefined are left out. */
+function optionsOf(given, checks) {
+  if (given === undefined) return {};
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) {
+    throw invalidType('options', 'an object', given);
+  }
+  const options = {};
+  for (const [name, value] of Object.entries(given)) {
+    if (!Object.hasOwn(checks, name)) {
+      const known = Object.keys(checks).join(', ');
+      throw invalidValue(`options.${name}`, `is not an option here. Known: ${known}.`);
+    }
+    if (value === undefined) continue;
+    checks[name](value, `options.${name}`);
+    options[name] = value;
+  }
+  return options;
+}
+
+/** The last argument of `acquire`: a timeout, or options. */
+function leaseOf(given) {
+  if (typeof given === 'number') {
+    checkTimeout(given);
+    return { timeout: given };
+  }
+  if (given !== undefined && (typeof given !== 'object' || given === null)) {
+    throw invalidType('timeout', 'a number of milliseconds or an object of options', given);
+  }
+  return optionsOf(given, OF_ACQUIRE);
+}
+
+/** The last arguments of a scope, `[options], fn`. */
+function scopeOf(options, fn) {
+  if (typeof options === 'function' && fn === undefined) return { options: {}, fn: options };
+  checkBody(fn);
+  return { options: optionsOf(options, OF_SCOPE), fn };
+}
+
+module.exports = {
+  OF_MANAGER,
+  checkText,
+  checkPaths,
+  checkTimeout,
+  pathsOf,
+  optionsOf,
+  leaseOf,
+  scopeOf,
+};
