@@ -1,0 +1,72 @@
+'use strict';
+
+/**
+ * Where the command line's words go, and what they mean to the shell.
+ *
+ * Promises: stdout carries the answer and nothing else, as JSON unless a person reads it on a
+ * terminal; everything else goes to stderr, each line as `storylock: <message>`, never a stack
+ * trace; a reader that went away (EPIPE) is no failure.
+ */
+
+const { plain } = require('./words.js');
+
+/** The exit codes. A command that `run` runs adds its own. */
+const EXIT = { DONE: 0, REFUSED: 1, USAGE: 2 };
+
+const MISTAKES = new Set(['ERR_INVALID_ARG_TYPE', 'ERR_INVALID_ARG_VALUE', 'ERR_OUT_OF_RANGE']);
+
+/** What an error means to the shell: the caller's mistake, or a refusal. */
+function exitCodeOf(error) {
+  return MISTAKES.has(error?.code) ? EXIT.USAGE : EXIT.REFUSED;
+}
+
+class Output {
+  #stdout;
+  #stderr;
+
+  constructor(stdout = process.stdout, stderr = process.stderr) {
+    this.#stdout = stdout;
+    this.#stderr = stderr;
+    // Each write tells its own caller; without a listener the stream would throw as well.
+    for (const stream of [stdout, stderr]) stream.on('error', () => {});
+  }
+
+  /**
+   * Prints the answer: `value` as JSON, what the JavaScript call of the same name answers, or
+   * `say()` for a person. An infinite timeout is null in JSON.
+   */
+  async answer(value, say, { json = false } = {}) {
+    const isForPerson = this.#stdout.isTTY && !json;
+    const text = isForPerson ? say() : JSON.stringify(value, null, 2);
+    await this.text(`${text}\n`);
+  }
+
+  /**
+   * Prints text on stdout as it is. Rejects when it cannot be written for another cause than EPIPE.
+   */
+  text(text) {
+    return new Promise((resolve, reject) => {
+      this.#stdout.write(text, (error) => {
+        if (!error || error.code === 'EPIPE') resolve();
+        else reject(new Error(`The answer could not be written to stdout: ${error.message}.`));
+      });
+    });
+  }
+
+  /** The width of the terminal in columns; Infinity where it has none. */
+  get width() {
+    return this.#stdout.columns || Infinity;
+  }
+
+  /** Tells of something on stderr. */
+  note(message) {
+    this.#stderr.write(`storylock: ${plain(message)}\n`);
+  }
+
+  /** Prints text on stderr as it is. */
+  aside(text) {
+    this.#stderr.write(text);
+  }
+}
+
+module.exports = { EXIT, Output, exitCodeOf };
