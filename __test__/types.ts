@@ -1,0 +1,142 @@
+/**
+ * What the types of the package allow, and what they refuse. Compiled by `tsc --noEmit`, never run.
+ */
+
+import {
+  Lock,
+  LockError,
+  LockManager,
+  LockSet,
+  lockManager,
+  type AcquireOptions,
+  type ActiveLock,
+  type Holder,
+  type Reclaimed,
+  type Status,
+} from 'storylock';
+import * as dropIn from 'storylock/tools/orchestrator/locks.js';
+
+const manager = new LockManager({ root: '/project', timeout: 30_000 });
+const project: string = manager.root;
+const same: typeof LockManager = dropIn.LockManager;
+const ready: LockManager = dropIn.lockManager;
+new LockManager();
+// @ts-expect-error an option that is not known
+new LockManager({ rot: '/project' });
+// @ts-expect-error a root is a string
+new LockManager({ root: null });
+// @ts-expect-error the project is found, not set
+manager.root = '/elsewhere';
+
+export async function locks(): Promise<void> {
+  const lock: Lock = await manager.acquire('src/app.js', 'AH-011');
+  await manager.acquire('src/app.js', 'AH-011', 5000);
+  await manager.acquire('src/app.js', 'AH-011', undefined);
+  await manager.acquire('src/app.js', 'AH-011', { timeout: Infinity, reason: 'a rewrite' });
+  const options: AcquireOptions = { timeout: 5000, detached: true };
+  const perhaps: Lock | null = await lockManager.tryAcquire('src/app.js', 'AH-011', options);
+
+  const text: string = lock.lockId + lock.storyId + lock.filePath + lock.mode;
+  const numbers: number[] = [lock.acquiredAt, lock.timeout, lock.pid, lock.token];
+  const end: number | null = lock.expiresAt;
+  const predecessor: Reclaimed | null = lock.reclaimed;
+  if (predecessor?.how === 'died') console.log(predecessor.storyId);
+  const signal: AbortSignal = lock.signal;
+  const again: Lock = await (await lock.renew()).renew(1000);
+  const facts: boolean[] = [await lock.verify(), await lock.release()];
+  console.log(project, same, ready, text, numbers, end, signal, again, facts, perhaps);
+
+  // @ts-expect-error who asks must be said
+  await manager.acquire('src/app.js');
+  // @ts-expect-error null is no timeout
+  await manager.acquire('src/app.js', 'AH-011', null);
+  // @ts-expect-error an option that is not known
+  await manager.acquire('src/app.js', 'AH-011', { retries: 3 });
+  // @ts-expect-error one path; acquireAll takes several
+  await manager.acquire(['src/app.js'], 'AH-011');
+  // @ts-expect-error it may be null
+  const certain: Lock = await manager.tryAcquire('src/app.js', 'AH-011');
+  // @ts-expect-error tokens are drawn, not set
+  lock.token = 1;
+  // @ts-expect-error locks are acquired, not made
+  new Lock();
+  console.log(certain);
+}
+
+export async function sets(): Promise<void> {
+  const paths: readonly string[] = ['a', 'b'];
+  const set: LockSet = await manager.acquireAll(paths, 'AH-011', 5000);
+  const ids: string[] = set.locks.map((lock) => lock.lockId);
+  const facts: boolean[] = [await set.verify(), await (await set.renew(1000)).release()];
+  console.log(ids, facts, set.storyId, set.signal.aborted);
+
+  // @ts-expect-error several paths; acquire takes one
+  await manager.acquireAll('a', 'AH-011');
+}
+
+export async function disposal(): Promise<void> {
+  await using lock = await manager.acquire('a', 'AH-011');
+  await using set = await manager.acquireAll(['b', 'c'], 'AH-011');
+  console.log(lock.token, set.locks.length);
+}
+
+export async function scopes(): Promise<void> {
+  const length: number = await manager.withLock('a', 'AH-011', async ({ lock, signal }) => {
+    signal.throwIfAborted();
+    return lock.filePath.length;
+  });
+  const count: number = await manager.withLock(['a', 'b'], 'AH-011', ({ locks }) => locks.length);
+  await manager.withLock('a', 'AH-011', { reason: 'a rewrite' }, () => undefined);
+  const done: string = await manager.runStory('AH-011', ['a'], async ({ locks, signal }) => {
+    return `${locks.length} ${signal.aborted}`;
+  });
+  await manager.runStory('AH-011', 'a', { reason: 'a rewrite' }, ({ lock }) => lock.renew());
+  console.log(length, count, done);
+
+  // @ts-expect-error a scope's lease is bound: it has no timeout
+  await manager.withLock('a', 'AH-011', { timeout: 5000 }, () => undefined);
+  // @ts-expect-error one path gives one lock
+  await manager.withLock('a', 'AH-011', ({ locks }) => locks);
+  // @ts-expect-error a scope is for some work
+  await manager.withLock('a', 'AH-011');
+}
+
+export async function byName(): Promise<void> {
+  const released: true = await manager.release('a', 'AH-011');
+  const renewed: Lock = await manager.renew('a', 'AH-011', 5000);
+  const holder: Holder | null = await manager.check('a');
+  const counts: number[] = [await manager.cleanup('S'), await manager.cleanupStoryLocks('S')];
+  const status: Status = await manager.status();
+  const first: ActiveLock | undefined = status.activeLocks[0];
+  const state: [boolean, number, string] | undefined = first && [
+    first.isStale,
+    first.age,
+    first.lockFile,
+  ];
+  const closed: void = await manager.close();
+  console.log(released, renewed, holder?.remaining, counts, state, closed);
+  console.log(status.totalLocks, status.staleLocks, status.unreadable, status.error);
+}
+
+export async function errors(): Promise<void> {
+  try {
+    await manager.acquire('a', 'AH-011');
+  } catch (error) {
+    if (!(error instanceof LockError)) throw error;
+    if (error.code === 'ELOCKED') {
+      console.log(error.path, error.hint, error.holder?.storyId, error.holder?.expiresAt);
+    }
+    const system: boolean = error.code === 'ENOSPC';
+    // @ts-expect-error it may not be known
+    const certain: string = error.path;
+    console.log(system, certain, error.cause);
+  }
+}
+
+manager.on('compromised', (error, lock) => {
+  const code: string = error.code;
+  const path: string = lock.filePath;
+  console.log(code, path);
+});
+// @ts-expect-error an event that is not emitted
+manager.on('compromise', () => undefined);
