@@ -7,6 +7,7 @@
  *
  *   lib/manager.js    LockManager: the calls, scopes, the 'compromised' event
  *   lib/lock.js       Lock and LockSet: what a story holds
+ *   lib/patch.js      hash, read, and files written under their locks
  *   lib/client.js     the engine as the face sees it: outcomes, losses, the end of the process
  *   lib/tickets.js    what was asked and not answered yet
  *   lib/arguments.js  what callers may pass
@@ -20,8 +21,9 @@
 const { LockManager } = require('./lib/manager.js');
 const { Lock, LockSet } = require('./lib/lock.js');
 const { LockError } = require('./lib/errors.js');
+const { hash, read } = require('./lib/patch.js');
 
 /** The manager of the project that is found from the working directory at the first call. */
 const lockManager = new LockManager();
 
-module.exports = { LockManager, lockManager, LockError, Lock, LockSet };
+module.exports = { LockManager, lockManager, LockError, Lock, LockSet, hash, read };

@@ -20,6 +20,12 @@ export declare class Client {
   get root(): string
   /** Locks all of these paths or none: `granted`. */
   acquire(paths: Array<string>, storyId: string, options: AcquireOptions): number | Failure
+  /** The paths that a diff touches, relative to the project: `paths`. */
+  outline(diff: Buffer): number | Failure
+  /** Changes files under these locks, which must be current when it happens: `changed`. */
+  change(storyId: string, locks: Array<GrantId>, edits: Array<FileEdit>, options: ChangeOptions): number | Failure
+  /** Changes files as a diff says, under these locks: `changed`. */
+  apply(storyId: string, locks: Array<GrantId>, diff: Buffer, options: ChangeOptions): number | Failure
   /** Calls an acquisition off if it still waits; its own answer tells which came first. */
   cancel(ticket: number): void
   /** Gives up the story's lock on the path: `released`. */
@@ -75,6 +81,12 @@ export type Answer =
   | { kind: 'verified'; /** Of the call. */
     ticket: number; /** It is. */
   current: boolean }
+  | { kind: 'paths'; /** Of the call. */
+    ticket: number; /** Absolute. */
+  paths: Array<string> }
+  | { kind: 'changed'; /** Of the call. */
+    ticket: number; /** Each with its hash. */
+  files: Array<ChangedFile> }
   | { kind: 'checked'; /** Of the call. */
     ticket: number; /** Nobody if absent. */
   holder?: HolderInfo }
@@ -107,6 +119,32 @@ export interface ArmInfo {
   heldBy: string
 }
 
+/** What a file was expected to be and what it is; hashes in hex, absent for no file. */
+export interface BaseInfo {
+  /** Expected. */
+  expected?: string
+  /** Found. */
+  actual?: string
+  /** Who wrote it last through a lock, as far as that is known. */
+  writer?: WriterInfo
+}
+
+/** A file that was changed, or would be. */
+export interface ChangedFile {
+  /** Absolute. */
+  path: string
+  /** The SHA-256 of its content in hex; absent if it is gone. */
+  hash?: string
+}
+
+/** How files are changed. */
+export interface ChangeOptions {
+  /** Whether the change must outlive the machine's power. */
+  durable: boolean
+  /** Whether to look only whether it could be done. */
+  check: boolean
+}
+
 /** Why something was refused or failed. */
 export interface Failure {
   /** As `LockError.code`. */
@@ -129,6 +167,24 @@ export interface Failure {
   waitedMs?: number
   /** The circle that waiting would close. */
   cycle: Array<ArmInfo>
+  /** What the file was expected to be and what it is. */
+  base?: BaseInfo
+  /** The hunk that does not match, from 1. */
+  hunk?: number
+  /** The line of the file that the hunk is for. */
+  line?: number
+}
+
+/** One file's change. */
+export interface FileEdit {
+  /** Which file. */
+  path: string
+  /** What it gets; it goes if absent. */
+  content?: Buffer
+  /** What it must be: `any`, `absent`, or the SHA-256 of its content in hex. */
+  base: string
+  /** Whether to make the folders that it lies in. */
+  parents: boolean
 }
 
 /** Names one grant. */
@@ -263,4 +319,18 @@ export interface StatusInfo {
   lockDirectory: string
   /** What could not be looked at, or written. */
   error?: string
+}
+
+/** Who wrote a file last through a lock. */
+export interface WriterInfo {
+  /** The story. */
+  storyId: string
+  /** Its process. */
+  pid: number
+  /** The token that it wrote under. */
+  token: number
+  /** Since 1970, in ms. */
+  at: number
+  /** What it wrote, in hex; absent if it removed the file. */
+  hash?: string
 }

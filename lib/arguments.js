@@ -67,6 +67,20 @@ function checkQueueLimit(value, name) {
   }
 }
 
+/** What a file must be: the hash of its content, or `null` for no file. */
+function checkHash(value, name) {
+  if (value === null) return;
+  if (typeof value !== 'string') throw invalidType(name, 'a string or null', value);
+  if (!/^[0-9a-f]{64}$/.test(value)) {
+    throw invalidValue(name, 'must be a SHA-256 in 64 lower-case hex digits.');
+  }
+}
+
+/** A lock, or a set of them, by what it can do: classes differ between copies of the package. */
+function checkLock(value, name) {
+  if (typeof value?.verify !== 'function') throw invalidType(name, 'a Lock or a LockSet', value);
+}
+
 function checkFlag(value, name) {
   if (typeof value !== 'boolean') throw invalidType(name, 'a boolean', value);
 }
@@ -86,6 +100,14 @@ function checkBody(fn) {
 /** The options that each call takes, with the check of each. */
 const OF_MANAGER = { root: checkRoot, timeout: checkTimeout, queueLimit: checkQueueLimit };
 const OF_SCOPE = { wait: checkWait, signal: checkSignal, reason: checkText };
+const OF_DIFF = { ...OF_SCOPE, lock: checkLock, durable: checkFlag, check: checkFlag };
+const OF_PATCH = {
+  ...OF_SCOPE,
+  lock: checkLock,
+  expect: checkHash,
+  parents: checkFlag,
+  durable: checkFlag,
+};
 const OF_ACQUIRE = { timeout: checkTimeout, ...OF_SCOPE, detached: checkFlag };
 
 /** The options given, checked; those that are undefined are left out. */
@@ -127,6 +149,8 @@ function scopeOf(options, fn) {
 }
 
 module.exports = {
+  OF_PATCH,
+  OF_DIFF,
   OF_MANAGER,
   checkText,
   checkPaths,

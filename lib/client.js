@@ -59,11 +59,28 @@ class Client {
 
   /** Gives these grants up, or ends one scope on each: whether each was held until now. */
   letGo(grants, scope = false) {
-    const named = grants.map(({ key, token }) => ({ key, token }));
-    return this.#tickets.outcome(this.#native.letGo(named, scope), ({ released }) => {
+    const submitted = this.#native.letGo(grants.map(nameOf), scope);
+    return this.#tickets.outcome(submitted, ({ released }) => {
       grants.forEach((grant, i) => this.#end(grant, scope && released[i]));
       return [...released];
     });
+  }
+
+  /** Changes files under these grants, fenced: each file's path and hash. */
+  change(storyId, grants, edits, options) {
+    const submitted = this.#native.change(storyId, grants.map(nameOf), edits, options);
+    return this.#tickets.outcome(submitted, ({ files }) => files.map(fileOf));
+  }
+
+  /** The same as a diff says. */
+  apply(storyId, grants, diff, options) {
+    const submitted = this.#native.apply(storyId, grants.map(nameOf), diff, options);
+    return this.#tickets.outcome(submitted, ({ files }) => files.map(fileOf));
+  }
+
+  /** The paths that a diff touches. */
+  outline(diff) {
+    return this.#tickets.outcome(this.#native.outline(diff), ({ paths }) => paths);
   }
 
   /** Whatever lock the story has on the path. */
@@ -161,6 +178,14 @@ class Client {
     grant.lose(loss);
     this.#onLoss(loss, grant.lock);
   }
+}
+
+function nameOf({ key, token }) {
+  return { key, token };
+}
+
+function fileOf({ path, hash }) {
+  return { path, hash: hash ?? null };
 }
 
 const inUse = new Set();

@@ -34,6 +34,11 @@ const DETAILS = [
   'place',
   'waitedMs',
   'cycle',
+  'expected',
+  'actual',
+  'writer',
+  'hunk',
+  'line',
   'hint',
 ];
 
@@ -62,8 +67,13 @@ function errorOf(failure) {
 }
 
 /** What the engine tells with every failure is kept where it means something. */
-function detailsOf({ holder, waiters, cycle, ...failure }) {
+function detailsOf({ holder, waiters, cycle, base, ...failure }) {
   const details = { ...failure };
+  if (base) {
+    details.expected = base.expected ?? null;
+    details.actual = base.actual ?? null;
+    details.writer = base.writer ? { ...base.writer, hash: base.writer.hash ?? null } : null;
+  }
   if (holder) details.holder = holderOf(holder);
   if (failure.code === 'ELOCKED') {
     details.reason = failure.waitedMs === undefined ? 'held' : 'wait';

@@ -16,6 +16,7 @@ const { Client } = require('./client.js');
 const check = require('./arguments.js');
 const { LockError, errorOf, holderOf, lossOf, warn } = require('./errors.js');
 const { LockSet, grantOf } = require('./lock.js');
+const patch = require('./patch.js');
 const { done } = require('./tickets.js');
 
 const DEFAULT_TIMEOUT = 30_000;
@@ -108,6 +109,32 @@ class LockManager extends EventEmitter {
     }
     await this.cleanup(storyId);
     return value;
+  }
+
+  async applyPatch(filePath, storyId, content, options) {
+    check.checkText(filePath, 'path');
+    check.checkText(storyId, 'storyId');
+    const known = check.optionsOf(options, check.OF_PATCH);
+    if (typeof content !== 'function') patch.bytesOf(content, 'content');
+    const change = { path: path.resolve(filePath), storyId, content, options: known };
+    const { queueLimit } = this.#options;
+    const wanted = { paths: [filePath], storyId, options: known, queueLimit };
+    const engine = this.#engine;
+    return await patch.underLocks(engine, wanted, (grants) => patch.write(engine, change, grants));
+  }
+
+  async applyDiff(diff, storyId, options) {
+    const bytes = patch.bytesOf(diff, 'diff');
+    check.checkText(storyId, 'storyId');
+    const known = check.optionsOf(options, check.OF_DIFF);
+    const { durable = true, check: isCheck = false } = known;
+    const engine = this.#engine;
+    const paths = done(await engine.outline(bytes));
+    const apply = async (grants) =>
+      done(await engine.apply(storyId, grants, bytes, { durable, check: isCheck }));
+    if (isCheck) return await apply([]);
+    const { queueLimit } = this.#options;
+    return await patch.underLocks(engine, { paths, storyId, options: known, queueLimit }, apply);
   }
 
   async cleanup(storyId) {

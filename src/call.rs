@@ -2,6 +2,10 @@
 //!
 //! A [`Call`] is made of well-formed values only, so bad input never gets this far.
 
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use crate::change::{Edit, Hash, Staged};
 use crate::error::{Code, Error};
 use crate::holder::Holder;
 use crate::key::{Key, Target};
@@ -64,6 +68,19 @@ pub enum Call {
         /// Whose.
         story: Story,
     },
+    /// The paths that a diff touches: [`Reply::Paths`].
+    Outline {
+        /// The diff.
+        diff: Vec<u8>,
+        /// What its paths are relative to.
+        root: PathBuf,
+    },
+    /// Change files under locks that are held: [`Reply::Changed`].
+    Change(Change),
+    /// Put a change in place that is ready.
+    Commit(Ready),
+    /// A change is in place and flushed.
+    Done(Box<Result<Reply, Error>>),
     /// Call the acquisition with this ticket off if it still waits. Answered by that call's own answer,
     /// which is a grant if that came first.
     Cancel {
@@ -74,6 +91,46 @@ pub enum Call {
     Status,
     /// Give up every lock taken through this client: [`Reply::Closed`].
     Close,
+}
+
+/// A change of files under locks.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// For whom.
+    pub story: Story,
+    /// The locks that it leans on: all of its paths must be among them.
+    pub grants: Vec<(Key, u64)>,
+    /// What is to change.
+    pub what: What,
+    /// Whether it must outlive the machine's power.
+    pub durable: bool,
+    /// Whether to look only whether it could be done.
+    pub check: bool,
+}
+
+/// What is to change.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// These files.
+    Edits(Vec<Edit>),
+    /// What a diff says.
+    Diff {
+        /// The diff.
+        diff: Vec<u8>,
+        /// What its paths are relative to.
+        root: PathBuf,
+    },
+}
+
+/// A change that is ready to be put in place.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// For whom.
+    pub story: Story,
+    /// The locks that it leans on.
+    pub grants: Vec<(Key, u64)>,
+    /// The change.
+    pub change: Arc<Mutex<Staged>>,
 }
 
 /// A set of targets to lock.
@@ -143,6 +200,10 @@ pub enum Reply {
     Holder(Option<Box<Holder>>),
     /// How many locks were removed.
     Cleaned(usize),
+    /// The paths of a diff, absolute.
+    Paths(Vec<PathBuf>),
+    /// The files that were changed, or would be, with the hash of each; `None` for one that is gone.
+    Changed(Vec<(PathBuf, Option<Hash>)>),
     /// Everything that is held.
     Status(Box<Status>),
     /// The client's locks are given up.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::call::{Call, Message, Reply};
-use crate::desk::{Desk, defect};
+use crate::desk::Desk;
 use crate::error::Error;
 use crate::holdings::{ClientId, Holding, Wanted};
 use crate::index::Changed;
@@ -83,7 +83,7 @@ impl Desk {
             match answer {
                 Ok(Done::Queued(id)) => self.waits.add(id, waiting),
                 Ok(Done::Granted(grants)) => granted.push(self.seat(waiting, grants)),
-                Ok(_) => self.refuse(&waiting, defect()),
+                Ok(_) => self.refuse(&waiting, Error::defect()),
                 Err(error) => self.refuse(&waiting, error),
             }
         }

@@ -6,16 +6,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::call::{Call, Message, Port};
+use crate::change::Staged;
 use crate::clock::Clock;
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::holdings::{ClientId, Holding, Holdings};
 use crate::index::Changed;
-use crate::key::Key;
-use crate::store::{Step, Store, Wake};
+use crate::key::{Key, Target};
+use crate::store::{Step, Store, Wake, Workshop};
 use crate::sys;
 use crate::waits::Waits;
 
@@ -51,6 +52,10 @@ pub struct Desk {
     pub(crate) clock: Arc<dyn Clock>,
     mail: HashMap<ClientId, Vec<Message>>,
     pub(crate) waits: Waits,
+    /// Changes in place that are to be flushed before they are answered.
+    pub(crate) committed: Vec<(ClientId, u64, Arc<Mutex<Staged>>)>,
+    /// Changes that came to nothing, and what they made is to be removed.
+    pub(crate) dropped: Vec<Arc<Mutex<Staged>>>,
     /// Locks whose leases are not yet what their claims want.
     pub(crate) unsettled: HashSet<Key>,
     wake: Option<Wake>,
@@ -67,6 +72,8 @@ impl Desk {
             clock,
             mail: HashMap::new(),
             waits: Waits::default(),
+            committed: Vec::new(),
+            dropped: Vec::new(),
             unsettled: HashSet::new(),
             wake: None,
         }
@@ -170,6 +177,40 @@ impl Desk {
         }));
     }
 
+    /// Where a change is prepared.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn begin_change(&mut self) -> Result<Workshop, Error> {
+        self.store.begin_change()
+    }
+
+    /// The changes that were put in place since this was asked last: whose, which call, and what.
+    pub fn take_committed(&mut self) -> Vec<(ClientId, u64, Arc<Mutex<Staged>>)> {
+        std::mem::take(&mut self.committed)
+    }
+
+    /// The changes that came to nothing since this was asked last.
+    pub fn take_dropped(&mut self) -> Vec<Arc<Mutex<Staged>>> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// The port of a client.
+    pub fn port(&self, client: ClientId) -> Option<Arc<dyn Port>> {
+        self.ports.get(&client).cloned()
+    }
+
+    /// A refusal with what is known of who wrote the file last.
+    pub fn with_writer(&self, error: Error) -> Error {
+        let path = error.path.clone().filter(|_| error.base.is_some());
+        let key = path.and_then(|path| path.to_str().and_then(|path| Target::new(path).ok()));
+        let key = key.and_then(|target| target.locate().ok()).map(|located| located.key);
+        match key.and_then(|key| self.store.writer(&key)) {
+            Some(writer) => error.written_by(writer),
+            None => error,
+        }
+    }
+
     /// The descriptor of the file that keeps this process's locks alive, if it has one.
     pub fn life_line(&self) -> Option<i32> {
         self.store.life_line().map(sys::descriptor)
@@ -267,7 +308,7 @@ impl Desk {
             self.store.on_wake(Arc::clone(wake));
         }
         for wait in self.waits.take() {
-            self.post(wait.client, Message::Answer(wait.ticket, Err(defect())));
+            self.post(wait.client, Message::Answer(wait.ticket, Err(Error::defect())));
         }
         let answered: HashSet<(ClientId, u64)> = self
             .mail
@@ -279,7 +320,7 @@ impl Desk {
             })
             .collect();
         for (client, ticket) in tickets.iter().filter(|one| !answered.contains(one)) {
-            self.post(*client, Message::Answer(*ticket, Err(defect())));
+            self.post(*client, Message::Answer(*ticket, Err(Error::defect())));
         }
         for (key, holding) in self.holdings.take() {
             let error = holding.lost(None, false, &*self.clock);
@@ -287,10 +328,4 @@ impl Desk {
         }
         self.unsettled.clear();
     }
-}
-
-/// What a caller is told when this library is at fault.
-pub(crate) fn defect() -> Error {
-    Error::new(Code::Internal, "storylock met a defect of its own and gave up its locks.")
-        .hint("Nothing was granted. Please report it with what led to it.")
 }

@@ -22,7 +22,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::desk::{Desk, MakeStore, Request};
 use crate::error::Error;
 use crate::files::Files;
+use crate::ground::STATE;
 use crate::holdings::ClientId;
+use crate::workbench;
 
 /// The most calls served under one taking of the guard.
 const BATCH: usize = 256;
@@ -68,11 +70,12 @@ impl Engine {
         let life_line = Arc::clone(&engine.life_line);
         let root = root.to_owned();
         let path = root.clone();
+        let locks = root.join(STATE).join("locks");
         let serve = move || {
             let files_clock = Arc::clone(&clock);
             let make: MakeStore =
                 Box::new(move || Box::new(Files::new(&root, Arc::clone(&files_clock))));
-            run(Desk::new(make, clock), calls, &life_line);
+            run(Desk::new(make, clock), calls, &life_line, locks);
         };
         std::thread::Builder::new()
             .name("storylock".to_owned())
@@ -94,7 +97,12 @@ impl Engine {
 }
 
 /// Serves calls until there is nobody left to make any.
-fn run(mut desk: Desk, mut calls: UnboundedReceiver<Request>, life_line: &Mutex<Option<i32>>) {
+fn run(
+    mut desk: Desk,
+    mut calls: UnboundedReceiver<Request>,
+    life_line: &Mutex<Option<i32>>,
+    locks: PathBuf,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     // Without it every client sees that its calls cannot be taken, and says so.
     let Ok(runtime) = runtime else { return };
@@ -106,6 +114,7 @@ fn run(mut desk: Desk, mut calls: UnboundedReceiver<Request>, life_line: &Mutex<
     };
     runtime.block_on(async {
         let mut batch = Vec::new();
+        let (back, mut finished) = unbounded_channel();
         loop {
             let rest = desk.tend_in();
             tokio::select! {
@@ -114,14 +123,17 @@ fn run(mut desk: Desk, mut calls: UnboundedReceiver<Request>, life_line: &Mutex<
                     if count == 0 {
                         break;
                     }
+                    workbench::take(&mut batch, &mut desk, &back);
                     desk.serve(std::mem::take(&mut batch), tell_life_line);
                     if desk.tend_in().is_some_and(|rest| rest.is_zero()) {
                         desk.tend();
                     }
                 }
+                Some(request) = finished.recv() => desk.serve(vec![request], tell_life_line),
                 () = woken.notified() => desk.tend(),
                 () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => desk.tend(),
             }
+            workbench::finish(&mut desk, &back, &locks);
             tell_life_line(&desk);
         }
     });

@@ -4,7 +4,7 @@
 //! names the path, who is in the way, and what to do next; the rest of the fields say the same as data.
 //! Constructors live beside the rule they report; this file knows only what an error *is*.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,12 @@ pub enum Code {
     Deadlock,
     /// Too many wait for the path already.
     QueueFull,
+    /// The lock that a change leans on is not current any more.
+    Fenced,
+    /// A file is not what a change was made for.
+    Base,
+    /// A hunk of a diff does not match its file.
+    Hunk,
     /// The asker called its request off.
     Aborted,
     /// The record on disk is not one this version can read.
@@ -50,6 +56,9 @@ impl Code {
             Code::Compromised => "ECOMPROMISED",
             Code::Deadlock => "EDEADLK",
             Code::QueueFull => "EQUEUEFULL",
+            Code::Fenced => "EFENCED",
+            Code::Base => "EBASE",
+            Code::Hunk => "EHUNK",
             Code::Aborted => "ABORT_ERR",
             Code::BadRecord => "EBADRECORD",
             Code::Closed => "ERR_INVALID_STATE",
@@ -84,8 +93,39 @@ pub struct Report {
     pub hint: Option<String>,
     /// What is known of the line for the path.
     pub line: Line,
+    /// What the file was expected to be and what it is, for a change that was made for another.
+    pub base: Option<Bases>,
+    /// Which hunk of a diff does not match, from 1, and the line of the file that it is for.
+    pub hunk: Option<(usize, usize)>,
     /// The circle that waiting would close: each waits for what the next holds.
     pub circle: Vec<Arm>,
+}
+
+/// What a file was expected to be and what it is; `None` for not there. Hashes in hex.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bases {
+    /// Expected.
+    pub expected: Option<String>,
+    /// Found.
+    pub actual: Option<String>,
+    /// Who wrote it last through a lock, as far as that is known.
+    pub writer: Option<Writer>,
+}
+
+/// Who wrote a file last through a lock.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Writer {
+    /// The story.
+    pub story_id: String,
+    /// Its process.
+    pub pid: u32,
+    /// The token that it wrote under.
+    pub token: u64,
+    /// Wall time, ms since 1970.
+    pub at: u64,
+    /// What it wrote, in hex; `None` if it removed the file.
+    pub hash: Option<String>,
 }
 
 /// What a refusal tells of the line for a path.
@@ -130,6 +170,8 @@ impl Error {
             holder: None,
             hint: None,
             line: Line::default(),
+            base: None,
+            hunk: None,
             circle: Vec::new(),
         }))
     }
@@ -184,6 +226,36 @@ impl Error {
     pub fn in_line(mut self, line: Line) -> Error {
         self.0.line = line;
         self
+    }
+
+    /// Tells what a file was expected to be and what it is.
+    #[must_use]
+    pub fn on_base(mut self, expected: Option<String>, actual: Option<String>) -> Error {
+        self.0.base = Some(Bases { expected, actual, writer: None });
+        self
+    }
+
+    /// Tells who wrote the file last.
+    #[must_use]
+    pub fn written_by(mut self, writer: Writer) -> Error {
+        if let Some(base) = &mut self.0.base {
+            let _ = write!(self.0.message, " {} wrote it last.", writer.story_id);
+            base.writer = Some(writer);
+        }
+        self
+    }
+
+    /// Tells which hunk does not match, and the line that it is for.
+    #[must_use]
+    pub fn in_hunk(mut self, hunk: usize, line: usize) -> Error {
+        self.0.hunk = Some((hunk, line));
+        self
+    }
+
+    /// What a caller is told when this library is at fault.
+    pub fn defect() -> Error {
+        Error::new(Code::Internal, "storylock met a defect of its own and gave up its locks.")
+            .hint("Nothing was granted. Please report it with what led to it.")
     }
 
     /// Tells the circle.

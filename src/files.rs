@@ -10,18 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Writer};
 use crate::ground::{self, GUARD, Ground};
 use crate::guard::{self, Guard, Held};
 use crate::holder::Holder;
 use crate::index::Changed;
+use crate::journal;
 use crate::key::{Key, Located};
 use crate::queue::WaiterId;
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::session;
 use crate::shelf::Shelf;
 use crate::standing::{self, Standing};
-use crate::store::{Done, Grant, Round, Status, Step, Store, Wake};
+use crate::store::{Done, Grant, Round, Status, Step, Store, Wake, Workshop};
 use crate::survey;
 use crate::view::View;
 use crate::wake::{self, Watches};
@@ -96,6 +97,8 @@ impl Files {
         let forgotten: Vec<Key> = forgotten.map(|(key, _)| *key).collect();
         let _ = shelf.vacate(&mut held, &forgotten);
         shelf.sweep(&mut held, SWEPT_AT_REST);
+        journal::recover(&shelf.ground.locks, &self.root)?;
+        shelf.sweep_changes();
         session::sweep(&shelf.ground.holders, |holder| shelf.index.is_named(holder));
         drop(held);
         self.site = Some(site);
@@ -118,6 +121,7 @@ impl Files {
                 self.lose();
                 continue;
             }
+            journal::recover(&shelf.ground.locks, &self.root)?;
             let mut changed = shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
             work(shelf, &mut held);
             let (granted, displaced) = shelf.collect(&mut held);
@@ -255,6 +259,17 @@ impl Store for Files {
         let owed = (!shelf.owed.is_empty()).then_some(wake::SLOW);
         let look = self.watches.as_ref().filter(|_| !shelf.waiting.is_empty());
         [view, end, turn, owed, look.map(Watches::patience)].into_iter().flatten().min()
+    }
+
+    fn begin_change(&mut self) -> Result<Workshop, Error> {
+        let mut begun = Err(Error::defect());
+        self.under_guard(|shelf, held| begun = shelf.begin_change(held))?;
+        begun
+    }
+
+    fn writer(&self, key: &Key) -> Option<Writer> {
+        let file = self.site.as_ref()?.shelf.ground.written.open_read(&key.to_string()).ok()?;
+        serde_json::from_reader(std::io::Read::take(file, record::MAX_BYTES)).ok()
     }
 
     fn is_ours(&self, record: &Record) -> bool {

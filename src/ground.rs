@@ -28,6 +28,10 @@ pub struct Ground {
     pub holders: Dir,
     /// `.ai/locks/queue`
     pub queue: Dir,
+    /// `.ai/locks/staged`: which files changes that are under way have made.
+    pub staged: Dir,
+    /// `.ai/locks/written`: who wrote which file last.
+    pub written: Dir,
     /// `.ai/progress`
     pub progress: Dir,
 }
@@ -48,8 +52,10 @@ impl Ground {
         let locks = child(&state, "locks", true)?;
         let holders = child(&locks, "holders", true)?;
         let queue = child(&locks, "queue", true)?;
+        let staged = child(&locks, "staged", true)?;
+        let written = child(&locks, "written", true)?;
         let progress = child(&state, "progress", true)?;
-        Ok(Ground { root: root.to_owned(), locks, holders, queue, progress })
+        Ok(Ground { root: root.to_owned(), locks, holders, queue, staged, written, progress })
     }
 
     /// Opens the folders beside the guard anew, where somebody removed one of them alone.
@@ -60,6 +66,8 @@ impl Ground {
         let told = |(path, cause): (PathBuf, io::Error)| trouble(&path, &cause);
         self.holders = child(&self.locks, "holders", true).map_err(told)?;
         self.queue = child(&self.locks, "queue", true).map_err(told)?;
+        self.staged = child(&self.locks, "staged", true).map_err(told)?;
+        self.written = child(&self.locks, "written", true).map_err(told)?;
         let top = Dir::open(&self.root).map_err(|cause| trouble(&self.root, &cause))?;
         let state = child(&top, STATE, true).map_err(told)?;
         self.progress = child(&state, "progress", true).map_err(told)?;

@@ -144,13 +144,20 @@ impl Target {
         &self.absolute
     }
 
+    /// The canonical form: what the identity is made of.
+    ///
+    /// # Errors
+    /// As [`Target::locate`].
+    pub fn canonical(self) -> Result<PathBuf, Error> {
+        canonical(&self.absolute).map_err(|cause| Error::system("resolve", &self.absolute, &cause))
+    }
+
     /// Looks the identity up: follows the links of what exists.
     ///
     /// # Errors
     /// What the system says (`ELOOP`, `EACCES`, …), with the path. Nothing is guessed.
     pub fn locate(self) -> Result<Located, Error> {
-        let canonical = canonical(&self.absolute)
-            .map_err(|cause| Error::system("resolve", &self.absolute, &cause))?;
+        let canonical = self.clone().canonical()?;
         Ok(Located {
             key: Key::of(&canonical),
             spelled: (canonical != self.absolute).then(|| Key::of(&self.absolute)),

@@ -10,8 +10,8 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`node`], [`told`] | the Node.js addon (feature `node`) |
-//! | [`engine`] | one thread a root; clients |
+//! | [`node`], [`asked`], [`told`], [`shapes`] | the Node.js addon (feature `node`) |
+//! | [`engine`], [`workbench`] | one thread a root; clients; where files are written |
 //! | [`desk`], [`plan`], [`conclude`], [`holdings`], [`waits`] | calls become steps; who in this process has what |
 //! | [`call`] | what can be asked and answered |
 //! | [`files`], [`steps`], [`line`], [`turns`], [`grant`], [`shelf`] | the file store: the protocol under the guard |
@@ -21,6 +21,7 @@
 //! | [`graph`] | who waits for whom |
 //! | [`index`], [`view`] | what all records and queues say; `locks.json` |
 //! | [`standing`], [`session`] | does it still hold: leases, and life told by the kernel |
+//! | [`change`], [`journal`], [`diff`] | changes to the files themselves |
 //! | [`guard`], [`patience`], [`ground`], [`publish`] | one change at a time, on safe ground, never half seen |
 //! | [`record`], [`queue`], [`holder`] | a held path and its waiters on disk, and in words |
 //! | [`key`], [`lease`], [`story`], [`root`], [`clock`], [`error`] | what everything is made of |
@@ -30,10 +31,14 @@
 //! The locks are advisory: a program that writes without asking is not stopped. Two hard links to one
 //! file are two paths. Network and user-space file systems are refused.
 
+#[cfg(feature = "node")]
+pub mod asked;
 pub mod call;
+pub mod change;
 pub mod clock;
 pub mod conclude;
 pub mod desk;
+pub mod diff;
 pub mod engine;
 pub mod error;
 pub mod files;
@@ -44,6 +49,7 @@ pub mod guard;
 pub mod holder;
 pub mod holdings;
 pub mod index;
+pub mod journal;
 pub mod key;
 pub mod lease;
 pub mod line;
@@ -56,6 +62,8 @@ pub mod queue;
 pub mod record;
 pub mod root;
 pub mod session;
+#[cfg(feature = "node")]
+pub mod shapes;
 pub mod shelf;
 pub mod standing;
 pub mod steps;
@@ -69,6 +77,7 @@ pub mod turns;
 pub mod view;
 pub mod waits;
 pub mod wake;
+pub mod workbench;
 
 pub use call::{Ask, Call, Message, Port, QUEUE_LIMIT, Reply, Wait};
 pub use clock::{Clock, ManualClock, SystemClock};

@@ -8,44 +8,30 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use napi::bindgen_prelude::{Either, FnArgs, Function};
+use napi::bindgen_prelude::{Buffer, Either, FnArgs, Function};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
 
-use crate::call::{Ask, Call, Message, Port, QUEUE_LIMIT, Reply, Wait, closed};
+use crate::asked::{acquisition, change};
+use crate::call::{Call, Message, Port, Reply, What, closed};
+use crate::change::Edit;
 use crate::engine::{self, Engine};
 use crate::error::{Code, Error};
-use crate::key::{Key, Target};
-use crate::lease::{DEFAULT_TIMEOUT_MS, Lease};
+use crate::key::Target;
+use crate::lease::Lease;
 use crate::story::Story;
 use crate::{root, told};
 
-pub use crate::told::{Answer, Failure, GrantId};
+pub use crate::asked::{AcquireOptions, ChangeOptions, FileEdit};
+pub use crate::shapes::{Failure, GrantId};
+pub use crate::told::Answer;
 
 type Settle =
     ThreadsafeFunction<Vec<Message>, (), FnArgs<(Vec<Answer>,)>, napi::Status, false, true>;
 
 /// A ticket that an answer will carry, or an argument error found before anything was touched.
 type Submitted = Either<f64, Failure>;
-
-/// How a set of paths is to be locked.
-#[napi(object)]
-#[derive(Default)]
-pub struct AcquireOptions {
-    /// The lease in ms; `Infinity` for a bound one; 30 s if absent.
-    pub timeout: Option<f64>,
-    /// Whether a scope begins, ended by `letGo(…, true)`.
-    pub scope: Option<bool>,
-    /// Whether the lock outlives this process: its lease alone ends it.
-    pub detached: Option<bool>,
-    /// Why, in the story's words.
-    pub reason: Option<String>,
-    /// How long to stand in line, in ms; `Infinity` for ever; not at all if absent or 0.
-    pub wait: Option<f64>,
-    /// Behind how many others at most on each path.
-    pub queue_limit: Option<u32>,
-}
 
 /// One manager's line to the engine of its project.
 #[napi]
@@ -108,6 +94,43 @@ impl Client {
         options: AcquireOptions,
     ) -> napi::Result<Submitted> {
         self.submit(env, || acquisition(&paths, story_id, options).map(Call::Acquire))
+    }
+
+    /// The paths that a diff touches, relative to the project: `paths`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn outline(&self, env: Env, diff: Buffer) -> napi::Result<Submitted> {
+        let root = self.root.clone();
+        self.submit(env, || Ok(Call::Outline { diff: diff.to_vec(), root }))
+    }
+
+    /// Changes files under these locks, which must be current when it happens: `changed`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn change(
+        &self,
+        env: Env,
+        story_id: String,
+        locks: Vec<GrantId>,
+        edits: Vec<FileEdit>,
+        options: ChangeOptions,
+    ) -> napi::Result<Submitted> {
+        self.submit(env, || {
+            let edits: Result<Vec<Edit>, Error> = edits.into_iter().map(FileEdit::parse).collect();
+            change(story_id, &locks, What::Edits(edits?), &options)
+        })
+    }
+
+    /// Changes files as a diff says, under these locks: `changed`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn apply(
+        &self,
+        env: Env,
+        story_id: String,
+        locks: Vec<GrantId>,
+        diff: Buffer,
+        options: ChangeOptions,
+    ) -> napi::Result<Submitted> {
+        let what = What::Diff { diff: diff.to_vec(), root: self.root.clone() };
+        self.submit(env, || change(story_id, &locks, what, &options))
     }
 
     /// Calls an acquisition off if it still waits; its own answer tells which came first.
@@ -261,34 +284,6 @@ impl Client {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn acquisition(paths: &[String], story_id: String, options: AcquireOptions) -> Result<Ask, Error> {
-    if paths.is_empty() {
-        return Err(Error::invalid("paths", "must name at least one file."));
-    }
-    let targets: Result<Vec<_>, Error> = paths.iter().map(|path| Target::new(path)).collect();
-    let (targets, story) = (targets?, Story::new(story_id)?);
-    let lease =
-        options.timeout.map_or(Ok(Lease::Timed(DEFAULT_TIMEOUT_MS)), Lease::from_timeout)?;
-    let detached = options.detached.unwrap_or_default();
-    if detached && lease == Lease::Bound {
-        let rule = "must be finite for a detached lock, which nothing else would ever end. Received Infinity";
-        return Err(Error::out_of_range("timeout", rule));
-    }
-    let scope = options.scope.unwrap_or_default();
-    let wait = options.wait.map_or(Ok(Wait::No), Wait::from_ms)?;
-    let queue_limit = options.queue_limit.map_or(QUEUE_LIMIT, |limit| limit as usize);
-    let reason = options.reason;
-    Ok(Ask { targets, story, lease, scope, detached, reason, wait, queue_limit })
-}
-
-impl GrantId {
-    fn parse(&self) -> Result<(Key, u64), Error> {
-        let key = Key::from_file_name(&format!("{}.lock", self.key))
-            .ok_or_else(|| Error::new(Code::InvalidValue, "The lock's key is not one."))?;
-        Ok((key, self.token as u64))
-    }
 }
 
 /// Delivers messages to one environment's JavaScript.

@@ -5,10 +5,11 @@
 //! looked up before.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::call::{Ask, Call, Message, Reply, Wait, closed};
+use crate::call::{Ask, Call, Message, Ready, Reply, Wait, closed};
 use crate::conclude::Granted;
-use crate::desk::{Desk, Request, defect};
+use crate::desk::{Desk, Request};
 use crate::error::{Code, Error};
 use crate::holdings::{ClientId, Holding};
 use crate::key::{Key, Target};
@@ -85,7 +86,7 @@ impl Desk {
                 Plan::Look => self.look(call),
                 Plan::Step(step, kind) => {
                     let answer = answers.get_mut(step).and_then(Option::take);
-                    let answer = answer.unwrap_or_else(|| Err(defect()));
+                    let answer = answer.unwrap_or_else(|| Err(Error::defect()));
                     granted.extend(self.settle(client, ticket, &call, kind, &steps[step], answer));
                     continue;
                 }
@@ -146,6 +147,16 @@ impl Desk {
                 self.unsettled.extend(self.holdings.leave(client));
                 Plan::Answer(Ok(Reply::Closed))
             }
+            Call::Commit(Ready { story, grants, change }) => {
+                let (grants, story) = (grants.clone(), story.clone());
+                let change = Arc::clone(change);
+                step(Step::Commit { grants, story, change }, Kind::Other)
+            }
+            Call::Done(reply) => {
+                Plan::Answer((**reply).clone().map_err(|error| self.with_writer(error)))
+            }
+            // Those are prepared before they get here.
+            Call::Change(_) | Call::Outline { .. } => Plan::Answer(Err(Error::defect())),
             // Answered already if it does not wait.
             Call::Cancel { ticket } => match self.waits.find(client, *ticket) {
                 Some(id) => step(
@@ -244,6 +255,9 @@ impl Desk {
                 return None;
             }
             (Err(error), _) => {
+                if let Call::Commit(Ready { change, .. }) = call {
+                    self.dropped.push(Arc::clone(change));
+                }
                 if let Call::LetGo { grants, scope: true } = call {
                     // The scope is over all the same; what it held is given up as soon as it can be.
                     for (key, token) in grants {
@@ -251,6 +265,7 @@ impl Desk {
                         self.unsettled.insert(*key);
                     }
                 }
+                let error = self.with_writer(error);
                 self.post(client, Message::Answer(ticket, Err(error)));
                 return None;
             }
@@ -298,8 +313,15 @@ impl Desk {
                 Reply::Locks(vec![*grant])
             }
             (Done::Cleaned(count), _) => Reply::Cleaned(count),
+            (Done::Committed, _) => {
+                // It is answered once it is flushed.
+                if let Call::Commit(Ready { change, .. }) = call {
+                    self.committed.push((client, ticket, Arc::clone(change)));
+                }
+                return None;
+            }
             (Done::Queued(_) | Done::Left(_), _) => {
-                self.post(client, Message::Answer(ticket, Err(defect())));
+                self.post(client, Message::Answer(ticket, Err(Error::defect())));
                 return None;
             }
         };
@@ -322,7 +344,7 @@ impl Desk {
                 Ok(Reply::Holder(holder.map(Box::new)))
             }
             Call::Status => Ok(Reply::Status(Box::new(self.store.status()))),
-            _ => Err(defect()),
+            _ => Err(Error::defect()),
         }
     }
 }

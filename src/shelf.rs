@@ -13,11 +13,13 @@ use crate::error::Error;
 use crate::ground::Ground;
 use crate::guard::Held;
 use crate::index::Index;
+use crate::journal;
 use crate::key::{Key, Located};
 use crate::queue::WaiterId;
 use crate::record::{self, Found, HolderId, Process, Record, Unreadable};
 use crate::session::{self, Life, Session};
 use crate::standing::{self, Standing};
+use crate::store::Workshop;
 use crate::story::Story;
 
 /// The open records.
@@ -199,6 +201,33 @@ impl Shelf {
                 Session::start(&self.ground.holders, id)
             }
             started => started,
+        }
+    }
+
+    /// Where a change is prepared; sweeps what dead processes left of theirs.
+    pub(crate) fn begin_change(&mut self, held: &mut Held<'_>) -> Result<Workshop, Error> {
+        self.sweep_changes();
+        let holder = self.own_session(held)?;
+        let name = format!("{holder}-{}", held.draw()?);
+        let notes = self.ground.locks.child("staged", true);
+        let path = || self.ground.locks.path().join("staged");
+        let notes = notes.map_err(|cause| Error::system("open", &path(), &cause))?;
+        Ok(Workshop { notes, name })
+    }
+
+    /// Removes what changes of dead processes left behind.
+    pub(crate) fn sweep_changes(&mut self) {
+        let mut dead = HashSet::new();
+        for name in self.ground.staged.names().unwrap_or_default() {
+            let holder = name.split('-').next().and_then(|number| number.parse().ok());
+            if let Some(holder) = holder
+                && !matches!(self.life(holder), Ok(Life::Alive) | Err(_))
+            {
+                dead.insert(holder);
+            }
+        }
+        if !dead.is_empty() {
+            journal::sweep(&self.ground.staged, |holder| dead.contains(&holder));
         }
     }
 

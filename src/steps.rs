@@ -5,13 +5,16 @@
 //! to be cleaned by hand. Each step decides first, then notes the keys it will change, then changes them.
 
 use std::collections::HashSet;
+use std::sync::PoisonError;
 
-use crate::error::{Code, Error, Line};
+use crate::change::{self, Staged};
+use crate::error::{Code, Error, Line, Writer};
 use crate::grant::{Place, Want};
 use crate::guard::Held;
 use crate::holder::Holder;
 use crate::key::{Key, Located};
 use crate::lease::Lease;
+use crate::publish;
 use crate::queue::WaiterId;
 use crate::record::{Found, Record};
 use crate::shelf::Shelf;
@@ -42,6 +45,12 @@ impl Shelf {
                 self.extend(held, key, *token, *lease, *detached)
             }
             Step::Cleanup { story } => self.cleanup(held, story).map(Done::Cleaned),
+            Step::Commit { grants, story, change } => {
+                let mut change = change.lock().unwrap_or_else(PoisonError::into_inner);
+                self.commit(grants, story, &mut change)
+                    .map(|()| Done::Committed)
+                    .map_err(|error| error.by(story.as_str()))
+            }
             Step::Leave { waiter, keep } => self.leave(held, *waiter, *keep),
         }
     }
@@ -215,6 +224,66 @@ impl Shelf {
         held.note(&[key])?;
         self.write(key, &record, &Place::Passed)?;
         Ok(Done::Renewed(Box::new(Grant { key, record, is_fresh: false })))
+    }
+
+    /// Puts a change in place while every lock that it leans on is current.
+    fn commit(
+        &mut self,
+        grants: &[(Key, u64)],
+        story: &Story,
+        change: &mut Staged,
+    ) -> Result<(), Error> {
+        for (key, token) in grants {
+            let found = self.found(key)?;
+            let record = match &found {
+                Found::Record(record) if record.token == *token => Some(record),
+                _ => None,
+            };
+            let holds = match record {
+                Some(record) => self.standing(record)? == Standing::Holds,
+                None => false,
+            };
+            if !holds {
+                return Err(self.fenced(key, story, found));
+            }
+        }
+        change.commit(&self.ground.locks)?;
+        for (key, hash) in &change.hashes {
+            let token = grants.iter().find(|(of, _)| of == key).map_or(0, |(_, token)| *token);
+            let writer = Writer {
+                story_id: story.to_string(),
+                pid: std::process::id(),
+                token,
+                at: self.clock.wall_ms(),
+                hash: hash.map(change::hex),
+            };
+            // For people alone: a change that is in place is not called failed for want of it.
+            let bytes = serde_json::to_vec(&writer).unwrap_or_default();
+            let _ = publish::replace(&self.ground.written, &key.to_string(), &bytes);
+        }
+        Ok(())
+    }
+
+    fn fenced(&self, key: &Key, story: &Story, found: Found) -> Error {
+        let (path, holder) = match found {
+            Found::Record(record) => {
+                (record.file_path.clone(), Some(Holder::of(*record, &*self.clock)))
+            }
+            Found::Nothing | Found::Unreadable(_) => (self.record_path(key), None),
+        };
+        let taken = holder.as_ref().filter(|holder| holder.record.story_id != *story);
+        let how = match taken {
+            Some(holder) => format!("{} has it now", holder.record.story_id),
+            None => "its lease ended or it was given up".to_owned(),
+        };
+        let message = format!("{story} holds the lock on {} no more: {how}.", path.display());
+        let error = Error::new(Code::Fenced, message).at(&path).hint(
+            "Nothing was written. Acquire it again and read it anew: others may have changed it.",
+        );
+        match holder {
+            Some(holder) => error.held_by(holder),
+            None => error,
+        }
     }
 
     fn cleanup(&mut self, held: &mut Held<'_>, story: &Story) -> Result<usize, Error> {

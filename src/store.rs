@@ -5,9 +5,11 @@
 //! share. The file store is the one there is; one for several machines would stand behind the same trait.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::change::Staged;
+use crate::error::{Error, Writer};
 use crate::holder::Holder;
 use crate::index::Changed;
 use crate::key::{Key, Located};
@@ -15,6 +17,7 @@ use crate::lease::Lease;
 use crate::queue::{Waiter, WaiterId};
 use crate::record::Record;
 use crate::story::Story;
+use crate::sys::Dir;
 
 /// One change asked for.
 #[derive(Clone, Debug)]
@@ -55,6 +58,15 @@ pub enum Step {
         /// The story.
         story: Story,
     },
+    /// Put a change in place if every one of these grants is current, or nothing of it.
+    Commit {
+        /// The locks that it leans on.
+        grants: Vec<(Key, u64)>,
+        /// For whom.
+        story: Story,
+        /// The change; taken out when it is tried.
+        change: Arc<Mutex<Staged>>,
+    },
     /// Leave the queues. What was granted meanwhile is kept if `keep`, else passed on.
     Leave {
         /// Who.
@@ -88,6 +100,8 @@ pub enum Done {
     Granted(Vec<Grant>),
     /// Not yet: the asker waits under this number, until [`Round::granted`] names it.
     Queued(WaiterId),
+    /// The change is in place.
+    Committed,
     /// It waits no more; the refusal that an asker gets whose patience ran out.
     Left(Error),
     /// Whether each grant was still there to let go of.
@@ -165,6 +179,15 @@ pub struct Status {
     pub error: Option<String>,
 }
 
+/// Where a change is prepared.
+#[derive(Debug)]
+pub struct Workshop {
+    /// The folder of notes.
+    pub notes: Dir,
+    /// The name of the change's note.
+    pub name: String,
+}
+
 /// Wakes whoever tends a store.
 pub type Wake = std::sync::Arc<dyn Fn() + Send + Sync>;
 
@@ -183,6 +206,15 @@ pub trait Store: Send {
 
     /// Whether this process's life stands behind a record.
     fn is_ours(&self, record: &Record) -> bool;
+
+    /// Where a change is prepared, and the name that what it makes begins with.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn begin_change(&mut self) -> Result<Workshop, Error>;
+
+    /// Who wrote a path last through a lock.
+    fn writer(&self, key: &Key) -> Option<Writer>;
 
     /// The record of a key as of the last round.
     fn known(&self, key: &Key) -> Option<&Record>;

@@ -1,11 +1,18 @@
 //! What JavaScript is told: the engine's messages as plain objects.
 
+use std::path::Path;
+
 use napi_derive::napi;
 
 use crate::call::{Message, Reply};
-use crate::error::{Arm, Error};
+use crate::change;
+use crate::error::{Arm, Bases, Error};
 use crate::holder::Holder;
 use crate::record::{Reclaimed, Record};
+use crate::shapes::{
+    ArmInfo, BaseInfo, ChangedFile, Failure, HolderInfo, ListedInfo, LockInfo, PendingInfo,
+    ReclaimedInfo, StatusInfo, WriterInfo,
+};
 use crate::store::{Grant, Listed, Pending, Status};
 
 /// A message of the engine.
@@ -36,6 +43,20 @@ pub enum Answer {
         ticket: f64,
         /// It is.
         current: bool,
+    },
+    /// The paths that a diff touches.
+    Paths {
+        /// Of the call.
+        ticket: f64,
+        /// Absolute.
+        paths: Vec<String>,
+    },
+    /// The files that were changed, or would be.
+    Changed {
+        /// Of the call.
+        ticket: f64,
+        /// Each with its hash.
+        files: Vec<ChangedFile>,
     },
     /// Who holds the path.
     Checked {
@@ -88,183 +109,6 @@ pub enum Answer {
     },
 }
 
-/// Why something was refused or failed.
-#[napi(object, object_from_js = false)]
-pub struct Failure {
-    /// As `LockError.code`.
-    pub code: String,
-    /// What happened, to which path, who holds it, what to do next.
-    pub message: String,
-    /// The absolute path that the call was about.
-    pub path: Option<String>,
-    /// The story that asked.
-    pub story_id: Option<String>,
-    /// Who is in the way.
-    pub holder: Option<HolderInfo>,
-    /// What to do next.
-    pub hint: Option<String>,
-    /// How many wait for the path.
-    pub waiters: u32,
-    /// The place in line that the asker had, from 1.
-    pub place: Option<u32>,
-    /// How long the asker waited.
-    pub waited_ms: Option<f64>,
-    /// The circle that waiting would close.
-    pub cycle: Vec<ArmInfo>,
-}
-
-/// One arm of a circle of stories.
-#[napi(object, object_from_js = false)]
-pub struct ArmInfo {
-    /// Who waits.
-    pub story_id: String,
-    /// For what.
-    pub path: String,
-    /// Who holds it.
-    pub held_by: String,
-}
-
-/// Names one grant.
-#[napi(object)]
-pub struct GrantId {
-    /// What is locked.
-    pub key: String,
-    /// The fencing token.
-    pub token: f64,
-}
-
-/// A lock that the asking story has. Times in ms; `timeout` is `Infinity` for a bound lease.
-#[napi(object, object_from_js = false)]
-pub struct LockInfo {
-    /// What is locked, as the engine names it.
-    pub key: String,
-    /// The fencing token: rises with every grant.
-    pub token: f64,
-    /// Starts with the story id.
-    pub lock_id: String,
-    /// The story.
-    pub story_id: String,
-    /// The absolute path.
-    pub file_path: String,
-    /// Since 1970.
-    pub acquired_at: f64,
-    /// The lease.
-    pub timeout: f64,
-    /// The process that took it.
-    pub pid: u32,
-    /// The lease's end by the wall, since 1970; absent for a bound lease.
-    pub expires_at: Option<f64>,
-    /// `exclusive`.
-    pub mode: String,
-    /// Whether this call was granted it; otherwise the story had it already.
-    pub fresh: bool,
-    /// Whether the lease alone ends it.
-    pub detached: bool,
-    /// Why, in the story's words.
-    pub reason: Option<String>,
-    /// Whose it was, if its predecessor did not give it up.
-    pub reclaimed: Option<ReclaimedInfo>,
-}
-
-/// A predecessor that did not give its lock up.
-#[napi(object, object_from_js = false)]
-pub struct ReclaimedInfo {
-    /// Its story.
-    pub story_id: String,
-    /// Its lock.
-    pub lock_id: String,
-    /// Its process.
-    pub pid: u32,
-    /// Since 1970, in ms.
-    pub acquired_at: f64,
-    /// `died` or `expired`.
-    pub how: String,
-}
-
-/// Who holds a path, as seen at one moment. Times in ms.
-#[napi(object, object_from_js = false)]
-pub struct HolderInfo {
-    /// Starts with the story id.
-    pub lock_id: String,
-    /// The story.
-    pub story_id: String,
-    /// The absolute path as the story named it.
-    pub file_path: String,
-    /// Since 1970.
-    pub acquired_at: f64,
-    /// The lease; `Infinity` for a bound one.
-    pub timeout: f64,
-    /// Its process.
-    pub pid: u32,
-    /// The fencing token; 0 for the old module's.
-    pub token: f64,
-    /// The machine or container.
-    pub host: String,
-    /// `exclusive`.
-    pub mode: String,
-    /// How long it has held.
-    pub held_for: f64,
-    /// How long its lease still runs; absent for a bound one.
-    pub remaining: Option<f64>,
-    /// The lease's end by the wall, since 1970; absent for a bound one.
-    pub expires_at: Option<f64>,
-    /// Whether the lease alone ends it.
-    pub detached: bool,
-    /// Why, in the story's words.
-    pub reason: Option<String>,
-}
-
-/// Everything that is held.
-#[napi(object, object_from_js = false)]
-pub struct StatusInfo {
-    /// Oldest first.
-    pub locks: Vec<ListedInfo>,
-    /// Who waits, by path and place.
-    pub waiting: Vec<PendingInfo>,
-    /// Files at a record's name that cannot be read as records; each counts as held.
-    pub unreadable: Vec<String>,
-    /// Where the records stand.
-    pub lock_directory: String,
-    /// What could not be looked at, or written.
-    pub error: Option<String>,
-}
-
-/// One held path.
-#[napi(object, object_from_js = false)]
-pub struct ListedInfo {
-    /// Who holds it.
-    pub holder: HolderInfo,
-    /// Whether the next comer gets it.
-    pub is_stale: bool,
-    /// Where its record stands.
-    pub lock_file: String,
-}
-
-/// One who waits.
-#[napi(object, object_from_js = false)]
-pub struct PendingInfo {
-    /// The absolute path as the story named it.
-    pub file_path: String,
-    /// The story.
-    pub story_id: String,
-    /// Its process.
-    pub pid: u32,
-    /// The machine or container.
-    pub host: String,
-    /// Since 1970.
-    pub since: f64,
-    /// How long.
-    pub waited: f64,
-    /// Its place in the queue of this path, from 1.
-    pub place: u32,
-    /// In how many ms the lease in front ends, if that is known.
-    pub estimate: Option<f64>,
-    /// How many paths it wants at once.
-    pub paths: u32,
-    /// Why, in the story's words.
-    pub reason: Option<String>,
-}
-
 const MODE: &str = "exclusive";
 
 impl From<Message> for Answer {
@@ -293,6 +137,16 @@ fn answer(ticket: f64, outcome: Result<Reply, Error>) -> Answer {
             Answer::Checked { ticket, holder: found.as_deref().map(holder) }
         }
         Ok(Reply::Cleaned(count)) => Answer::Cleaned { ticket, count: self::count(count) },
+        Ok(Reply::Paths(paths)) => {
+            Answer::Paths { ticket, paths: paths.iter().map(|path| text(path)).collect() }
+        }
+        Ok(Reply::Changed(files)) => Answer::Changed {
+            ticket,
+            files: files
+                .into_iter()
+                .map(|(path, hash)| ChangedFile { path: text(&path), hash: hash.map(change::hex) })
+                .collect(),
+        },
         Ok(Reply::Status(told)) => Answer::Status { ticket, status: status(&told) },
         Ok(Reply::Closed) => Answer::Closed { ticket },
         Err(error) => Answer::Failed { ticket, failure: failure(&error) },
@@ -312,7 +166,25 @@ pub fn failure(error: &Error) -> Failure {
         place: error.line.place.map(count),
         waited_ms: error.line.waited_ms.map(|ms| ms as f64),
         cycle: error.circle.iter().map(arm).collect(),
+        base: error.base.as_ref().map(base),
+        hunk: error.hunk.map(|(hunk, _)| count(hunk)),
+        line: error.hunk.map(|(_, line)| count(line)),
     }
+}
+
+fn base(base: &Bases) -> BaseInfo {
+    let writer = base.writer.clone().map(|writer| WriterInfo {
+        story_id: writer.story_id,
+        pid: writer.pid,
+        token: writer.token as f64,
+        at: writer.at as f64,
+        hash: writer.hash,
+    });
+    BaseInfo { expected: base.expected.clone(), actual: base.actual.clone(), writer }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn arm(arm: &Arm) -> ArmInfo {
@@ -382,7 +254,6 @@ fn holder(holder: &Holder) -> HolderInfo {
 }
 
 fn status(status: &Status) -> StatusInfo {
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let listed = |listed: &Listed| ListedInfo {
         holder: holder(&listed.holder),
         is_stale: listed.is_stale,

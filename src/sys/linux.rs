@@ -163,6 +163,38 @@ pub fn unsuited_filesystem(dir: &Dir) -> io::Result<Option<&'static str>> {
     Ok(kinds.iter().find(|(kind, _)| *kind == magic).map(|(_, name)| *name))
 }
 
+/// Gives a new file the mode and, where the system allows it, the owner of the file it will replace, or
+/// those of any new file; `executable` where the mode is to say so.
+pub fn dress(file: &File, like: Option<&Path>, executable: Option<bool>) -> io::Result<()> {
+    let mut mode = match like {
+        Some(path) => {
+            let stat = rustix::fs::stat(path)?;
+            let owner = rustix::fs::Uid::from_raw(stat.st_uid);
+            let group = rustix::fs::Gid::from_raw(stat.st_gid);
+            // Only a privileged process may give files away; then the file is the writer's.
+            let _ = rustix::fs::fchown(file, Some(owner), Some(group));
+            Mode::from_raw_mode(stat.st_mode)
+        }
+        None => NEW_FILE,
+    };
+    match executable {
+        Some(true) => mode |= Mode::XUSR | Mode::XGRP | Mode::XOTH,
+        Some(false) => mode &= !(Mode::XUSR | Mode::XGRP | Mode::XOTH),
+        None => {}
+    }
+    Ok(rustix::fs::fchmod(file, mode)?)
+}
+
+/// Whether a file's owner may run it.
+pub fn is_executable(path: &Path) -> bool {
+    rustix::fs::stat(path).is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode).contains(Mode::XUSR))
+}
+
+/// Flushes a folder: what was made, renamed or removed in it outlives the machine's power.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
 /// Microseconds on `CLOCK_MONOTONIC`.
 pub fn monotonic_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

@@ -10,8 +10,8 @@
 mod imp;
 
 pub use imp::{
-    Dir, boot_id, ended, guard_blocker, host, is_no_process, monotonic_us, pid_namespace, started,
-    unsuited_filesystem,
+    Dir, boot_id, dress, ended, guard_blocker, host, is_executable, is_no_process, monotonic_us,
+    pid_namespace, started, sync_folder, unsuited_filesystem,
 };
 
 use std::fs::{File, TryLockError};

@@ -159,6 +159,24 @@ pub fn unsuited_filesystem(_dir: &Dir) -> io::Result<Option<&'static str>> {
     Ok(None)
 }
 
+/// Gives a new file the permissions of the file it will replace.
+pub fn dress(file: &File, like: Option<&Path>, _executable: Option<bool>) -> io::Result<()> {
+    match like {
+        Some(path) => file.set_permissions(std::fs::metadata(path)?.permissions()),
+        None => Ok(()),
+    }
+}
+
+/// Modes are not told apart here.
+pub fn is_executable(_path: &Path) -> bool {
+    false
+}
+
+/// Folders are flushed by the system in its own time here.
+pub fn sync_folder(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 /// Microseconds since 1970: `Instant` cannot be compared across processes, so the wall stands in.
 pub fn monotonic_us() -> u64 {
     static START: OnceLock<(Instant, u64)> = OnceLock::new();

@@ -1,0 +1,86 @@
+'use strict';
+
+/**
+ * Patches: files written under their locks, fenced.
+ *
+ * Promises: the new content is in place whole or not at all, and only while the lock that it was
+ * written under is current at that very moment; whoever lost the lock meanwhile writes nothing.
+ * A lock that the story has already is used and kept; one that is taken here is given up again,
+ * whatever happens.
+ */
+
+const { createHash } = require('node:crypto');
+const fs = require('node:fs/promises');
+const { invalidType } = require('./errors.js');
+const { grantOf } = require('./lock.js');
+const { done } = require('./tickets.js');
+
+/** SHA-256 of a content, in hex: what `expect` compares. */
+function hash(content) {
+  return createHash('sha256').update(bytesOf(content, 'content')).digest('hex');
+}
+
+/** A file's content and its hash; `null` and `null` where there is no file. */
+async function read(path) {
+  try {
+    const content = await fs.readFile(path);
+    return { content, hash: hash(content) };
+  } catch (error) {
+    if (error.code !== 'ENOENT') throw error;
+    return { content: null, hash: null };
+  }
+}
+
+/** Writes one file under these locks. `content` may be a function of what it is now. */
+async function write(engine, { path, storyId, content, options }, grants) {
+  const { expect, parents = false, durable = true } = options;
+  let base = expect === null ? 'absent' : (expect ?? 'any');
+  let bytes = content;
+  if (typeof content === 'function') {
+    const current = await read(path);
+    bytes = await content(current.content);
+    // What was given to the function is what it made its answer for.
+    if (base === 'any') base = current.hash ?? 'absent';
+  }
+  const edit = { path, content: bytesOf(bytes, 'content'), base, parents };
+  const changed = await engine.change(storyId, grants, [edit], { durable, check: false });
+  const [file] = done(changed);
+  return { path: file.path, hash: file.hash };
+}
+
+/** The locks of a change: those given, or a scope over the paths while `work` runs. */
+async function underLocks(engine, { paths, storyId, options, queueLimit }, work) {
+  if (options.lock) {
+    const locks = options.lock.locks ?? [options.lock];
+    return await work(locks.map(grantOf));
+  }
+  const { wait, signal, reason } = options;
+  const scope = { wait, signal, reason, queueLimit, timeout: Infinity, scope: true };
+  const locks = done(await engine.acquire(paths, storyId, withoutUndefined(scope)));
+  const grants = locks.map(grantOf);
+  let value;
+  try {
+    value = await work(grants);
+  } catch (error) {
+    await engine.letGo(grants, true);
+    throw error;
+  }
+  done(await engine.letGo(grants, true));
+  return value;
+}
+
+function withoutUndefined(options) {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}
+
+/** A content as bytes: text, a Buffer, or any view of an ArrayBuffer. */
+function bytesOf(content, name) {
+  if (typeof content === 'string') return Buffer.from(content);
+  if (Buffer.isBuffer(content)) return content;
+  if (ArrayBuffer.isView(content)) {
+    return Buffer.from(content.buffer, content.byteOffset, content.byteLength);
+  }
+  throw invalidType(name, 'a string, a Buffer, a TypedArray or a DataView', content);
+}
+
+module.exports = { hash, read, write, underLocks, bytesOf };

@@ -1,0 +1,331 @@
+//! Changes to the files themselves: written beside their places first, put there in one step each.
+//!
+//! Promises: until [`Staged::commit`] no target is touched; a reader sees the old file or the new, never a
+//! mixture; mode bits are kept, the owner where the system allows it; a link is written through and stays.
+//! Several files change all or none: every step can be taken back, and a journal tells whoever finds a
+//! killed change how far it had come. What was made and not used is removed, by whoever is left to do it.
+//!
+//! Exchanging two names puts the new file in its place and the old one where the new one was: that is the
+//! step, and doing it again takes it back.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Code, Error};
+use crate::journal::{self, Move};
+use crate::key::{Key, Target};
+use crate::sys::{self, Dir, Identity};
+
+/// SHA-256 of a file's content.
+pub type Hash = [u8; 32];
+
+/// The hash of this content.
+pub fn hash(content: &[u8]) -> Hash {
+    Sha256::digest(content).into()
+}
+
+/// What a file must be for a change to it to make sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Whatever it is.
+    Any,
+    /// Not there.
+    Absent,
+    /// A file of this hash.
+    Hash(Hash),
+}
+
+/// What shall become of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It gets this content; `executable` where its mode is to change, too.
+    Write {
+        /// The whole of it.
+        content: Vec<u8>,
+        /// Whether it may be run; `None` as it is.
+        executable: Option<bool>,
+    },
+    /// It goes.
+    Remove,
+}
+
+/// One file's change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Which file.
+    pub target: Target,
+    /// What becomes of it.
+    pub action: Action,
+    /// What it must be.
+    pub base: Base,
+    /// Whether to make the folders that it lies in.
+    pub make_parents: bool,
+}
+
+/// A change that is ready.
+#[derive(Debug)]
+pub struct Staged {
+    /// The number of its note in `staged`.
+    pub note: String,
+    /// The steps.
+    pub moves: Vec<Move>,
+    /// By key: what the file will be, `None` for gone.
+    pub hashes: Vec<(Key, Option<Hash>)>,
+    /// Everything that was made beside targets, or may have been.
+    beside: Vec<PathBuf>,
+    made_folders: Vec<PathBuf>,
+    /// What each target was when it was looked at: anything else since then is somebody else's.
+    seen: Vec<Option<(Identity, u64, u64)>>,
+    durable: bool,
+    is_used: bool,
+}
+
+impl Staged {
+    /// Writes the new contents beside their places. `prefix` begins the names of what is made here; the
+    /// note of them is in `notes` before they are.
+    ///
+    /// # Errors
+    /// `EBASE` where a file is not what it must be; `EFENCED` where a path leads elsewhere than the keys
+    /// that are held; what the system says. Nothing is left then.
+    pub fn stage(
+        edits: Vec<Edit>,
+        keys: &[Key],
+        notes: &Dir,
+        prefix: &str,
+        durable: bool,
+    ) -> Result<Staged, Error> {
+        let mut staged = Staged {
+            note: prefix.to_owned(),
+            moves: Vec::new(),
+            hashes: Vec::new(),
+            beside: Vec::new(),
+            made_folders: Vec::new(),
+            seen: Vec::new(),
+            durable,
+            is_used: false,
+        };
+        let planned: Result<Vec<PathBuf>, Error> =
+            edits.iter().map(|edit| edit.target.clone().canonical()).collect();
+        let planned = planned?;
+        let beside: Vec<PathBuf> = planned
+            .iter()
+            .enumerate()
+            .map(|(number, path)| path.with_file_name(format!(".storylock-{prefix}-{number}")))
+            .collect();
+        journal::note(notes, prefix, &beside)?;
+        staged.beside.clone_from(&beside);
+        for ((edit, path), beside) in edits.into_iter().zip(planned).zip(&beside) {
+            if let Err(error) = staged.add(edit, &path, beside, keys) {
+                staged.discard(notes);
+                return Err(error);
+            }
+        }
+        Ok(staged)
+    }
+
+    fn add(&mut self, edit: Edit, path: &Path, beside: &Path, keys: &[Key]) -> Result<(), Error> {
+        let failed = |verb: &str, cause: &io::Error| Error::system(verb, path, cause);
+        let key = Key::of(path);
+        if !keys.contains(&key) {
+            return Err(Error::new(
+                Code::Fenced,
+                format!(
+                    "{} leads to another file than the one that is locked.",
+                    edit.target.path().display()
+                ),
+            )
+            .at(edit.target.path())
+            .hint("Nothing was written. A link on the way was changed: acquire it again."));
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(failed("write", &io::ErrorKind::IsADirectory.into()));
+        };
+        let entry = match Dir::entry_at(path) {
+            Ok(entry) if entry.is_file => Some(entry),
+            Ok(_) => return Err(failed("write", &io::Error::other("it is not a regular file"))),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
+            Err(cause) => return Err(failed("look at", &cause)),
+        };
+        check_base(edit.base, entry.is_some(), path)?;
+        self.seen.push(entry.map(|entry| (entry.identity, entry.changed_ms, entry.len)));
+        if edit.make_parents && entry.is_none() {
+            self.make_folders(folder)?;
+        } else if !folder.is_dir() {
+            let message = format!("{} does not exist.", folder.display());
+            return Err(Error::new(Code::System("ENOENT"), message)
+                .at(path)
+                .hint("Nothing was written. Make the folder first, or allow it to be made with `parents: true`."));
+        }
+        let mut inode = 0;
+        let stays = matches!(edit.action, Action::Write { .. });
+        match edit.action {
+            Action::Remove if entry.is_none() => {
+                return Err(failed("remove", &io::ErrorKind::NotFound.into()));
+            }
+            Action::Remove => self.hashes.push((key, None)),
+            Action::Write { content, executable } => {
+                self.hashes.push((key, Some(hash(&content))));
+                let file = write_beside(beside, &content)
+                    .map_err(|cause| failed("write beside", &cause))?;
+                sys::dress(&file, entry.is_some().then_some(path), executable)
+                    .map_err(|cause| failed("set the mode beside", &cause))?;
+                if self.durable {
+                    file.sync_all().map_err(|cause| failed("flush beside", &cause))?;
+                }
+                inode = Dir::entry_of(&file).map_err(|cause| failed("look at", &cause))?.identity.1;
+            }
+        }
+        let text = |name: &std::ffi::OsStr| name.to_string_lossy().into_owned();
+        self.moves.push(Move {
+            folder: folder.to_owned(),
+            name: text(name),
+            beside: beside.file_name().map(text).unwrap_or_default(),
+            exists: entry.is_some(),
+            stays,
+            inode,
+        });
+        Ok(())
+    }
+
+    fn make_folders(&mut self, folder: &Path) -> Result<(), Error> {
+        let missing: Vec<&Path> = folder.ancestors().take_while(|one| !one.exists()).collect();
+        for one in missing.into_iter().rev() {
+            match std::fs::create_dir(one) {
+                Ok(()) => self.made_folders.push(one.to_owned()),
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(cause) => return Err(Error::system("make the folder", one, &cause)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts everything in place, or nothing. Call it under the guard, once the locks are known to be
+    /// current. `locks` is where the journal of several files stands meanwhile.
+    ///
+    /// # Errors
+    /// `EBASE` where a file was changed since it was looked at; what the system says. All steps are taken
+    /// back then.
+    pub fn commit(&mut self, locks: &Dir) -> Result<(), Error> {
+        for (one, seen) in self.moves.iter().zip(&self.seen) {
+            let path = one.folder.join(&one.name);
+            let now = Dir::entry_at(&path).ok();
+            let now = now.map(|entry| (entry.identity, entry.changed_ms, entry.len));
+            if now != *seen {
+                return Err(changed_meanwhile(&path));
+            }
+        }
+        if self.moves.len() > 1 {
+            journal::begin(locks, &self.moves)?;
+        }
+        self.is_used = true;
+        for (number, one) in self.moves.iter().enumerate() {
+            if let Err(cause) = one.make() {
+                for done in self.moves[..number].iter().rev() {
+                    // A step that can be made can be taken back; if not, the journal stays to tell.
+                    done.take_back().map_err(|cause| {
+                        Error::system("take back", &done.folder.join(&done.name), &cause)
+                    })?;
+                }
+                journal::end(locks, self.moves.len());
+                self.is_used = false;
+                return Err(Error::system("put in place", &one.folder.join(&one.name), &cause));
+            }
+        }
+        journal::end(locks, self.moves.len());
+        Ok(())
+    }
+
+    /// Removes what is not needed any more: the old contents after a commit, the new ones without.
+    pub fn discard(&mut self, notes: &Dir) {
+        for beside in &self.beside {
+            let _ = std::fs::remove_file(beside);
+        }
+        if !self.is_used {
+            for folder in self.made_folders.iter().rev() {
+                let _ = std::fs::remove_dir(folder);
+            }
+        }
+        let _ = notes.unlink(&self.note);
+    }
+
+    /// Flushes the folders of what was put in place, so that it outlives the machine's power.
+    ///
+    /// # Errors
+    /// What the system says. The files are in place all the same.
+    pub fn flush(&self) -> Result<(), Error> {
+        if !self.durable {
+            return Ok(());
+        }
+        let mut folders: Vec<&Path> = self.moves.iter().map(|one| one.folder.as_path()).collect();
+        let made = self.made_folders.iter().filter_map(|folder| folder.parent());
+        folders.extend(made);
+        folders.sort_unstable();
+        folders.dedup();
+        for folder in folders {
+            sys::sync_folder(folder).map_err(|cause| Error::system("flush", folder, &cause))?;
+        }
+        Ok(())
+    }
+}
+
+/// A new file, made by the library that knows how; it stays until it is discarded.
+fn write_beside(path: &Path, content: &[u8]) -> io::Result<File> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut file = tempfile::Builder::new().prefix(name).rand_bytes(0).tempfile_in(folder)?;
+    file.write_all(content)?;
+    let (file, path) = file.into_parts();
+    path.keep().map_err(|kept| kept.error)?;
+    Ok(file)
+}
+
+fn check_base(base: Base, exists: bool, path: &Path) -> Result<(), Error> {
+    let actual = match base {
+        Base::Any => return Ok(()),
+        Base::Absent if !exists => return Ok(()),
+        _ if !exists => None,
+        _ => {
+            let content = std::fs::read(path);
+            Some(hash(&content.map_err(|cause| Error::system("read", path, &cause))?))
+        }
+    };
+    match (base, actual) {
+        (Base::Hash(expected), Some(actual)) if expected == actual => Ok(()),
+        (base, actual) => Err(wrong_base(base, actual, path)),
+    }
+}
+
+fn wrong_base(base: Base, actual: Option<Hash>, path: &Path) -> Error {
+    let expected = match base {
+        Base::Hash(hash) => Some(hash),
+        Base::Any | Base::Absent => None,
+    };
+    let told = |hash: Option<Hash>| {
+        hash.map_or("no file".to_owned(), |hash| format!("content {}", Key(hash)))
+    };
+    let message = format!(
+        "{} has changed: expected {}, found {}.",
+        path.display(),
+        told(expected),
+        told(actual)
+    );
+    Error::new(Code::Base, message)
+        .at(path)
+        .on_base(expected.map(hex), actual.map(hex))
+        .hint("Nothing was written. Read it again and make the change anew.")
+}
+
+fn changed_meanwhile(path: &Path) -> Error {
+    Error::new(Code::Base, format!("{} was changed by somebody who holds no lock.", path.display()))
+        .at(path)
+        .hint("Nothing was written. Read it again and make the change anew.")
+}
+
+/// A hash as 64 hex digits.
+pub fn hex(hash: Hash) -> String {
+    Key(hash).to_string()
+}

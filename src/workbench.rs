@@ -1,0 +1,119 @@
+//! Where changes are prepared and flushed: beside the engine's thread, which only puts them in place.
+//!
+//! Promises: reading, writing and flushing files holds up no lock of anybody; a change whose asker has gone
+//! is still carried out or undone, and what it made beside its files does not stay.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::call::{Call, Change, Ready, Reply, What};
+use crate::change::{self, Action, Edit, Hash, Staged};
+use crate::desk::{Desk, Request};
+use crate::diff;
+use crate::error::Error;
+use crate::key::Key;
+use crate::store::Workshop;
+use crate::sys::Dir;
+
+/// Where finished work comes back to the engine's thread.
+pub type Back = tokio::sync::mpsc::UnboundedSender<Request>;
+
+/// Takes the calls out of a batch that are work for here, and begins them.
+pub fn take(batch: &mut Vec<Request>, desk: &mut Desk, back: &Back) {
+    for request in batch.extract_if(.., |one| is_work(&one.call)).collect::<Vec<_>>() {
+        let workshop = match &request.call {
+            Call::Change(change) if !change.check => Some(desk.begin_change()),
+            _ => None,
+        };
+        let back = back.clone();
+        tokio::task::spawn_blocking(move || {
+            let Request { client, port, ticket, call, served } = request;
+            let call = match (call, workshop) {
+                (Call::Outline { diff, root }, _) => {
+                    done(diff::paths(&diff, &root).map(Reply::Paths))
+                }
+                (Call::Change(change), None) => done(check(change).map(Reply::Changed)),
+                (Call::Change(change), Some(Ok(workshop))) => {
+                    let (story, grants) = (change.story.clone(), change.grants.clone());
+                    match stage(change, &workshop) {
+                        Ok(staged) => Call::Commit(Ready {
+                            story,
+                            grants,
+                            change: Arc::new(Mutex::new(staged)),
+                        }),
+                        Err(error) => done(Err(error)),
+                    }
+                }
+                (_, Some(Err(error))) => done(Err(error)),
+                (_, _) => done(Err(Error::defect())),
+            };
+            // Nobody is there any more when the engine has ended.
+            let _ = back.send(Request { client, port, ticket, call, served });
+        });
+    }
+}
+
+/// Flushes what was put in place, removes what is not needed any more, and has the calls answered.
+pub fn finish(desk: &mut Desk, back: &Back, locks: &Path) {
+    for change in desk.take_dropped() {
+        let notes = locks.join("staged");
+        tokio::task::spawn_blocking(move || {
+            discard(&mut change.lock().unwrap_or_else(PoisonError::into_inner), &notes);
+        });
+    }
+    for (client, ticket, change) in desk.take_committed() {
+        let Some(port) = desk.port(client) else { continue };
+        let (back, notes) = (back.clone(), locks.join("staged"));
+        tokio::task::spawn_blocking(move || {
+            let mut change = change.lock().unwrap_or_else(PoisonError::into_inner);
+            let flushed = change.flush();
+            discard(&mut change, &notes);
+            let changed = Reply::Changed(changed(&change));
+            let call = done(flushed.map(|()| changed));
+            let _ = back.send(Request { client, port, ticket, call, served: None });
+        });
+    }
+}
+
+/// Removes what a change that came to nothing has made.
+pub fn discard(change: &mut Staged, notes: &Path) {
+    if let Ok(notes) = Dir::open(notes) {
+        change.discard(&notes);
+    }
+}
+
+fn is_work(call: &Call) -> bool {
+    matches!(call, Call::Change(_) | Call::Outline { .. })
+}
+
+fn done(reply: Result<Reply, Error>) -> Call {
+    Call::Done(Box::new(reply))
+}
+
+fn stage(change: Change, workshop: &Workshop) -> Result<Staged, Error> {
+    let keys: Vec<Key> = change.grants.iter().map(|(key, _)| *key).collect();
+    let edits = edits(change.what)?;
+    Staged::stage(edits, &keys, &workshop.notes, &workshop.name, change.durable)
+}
+
+fn check(change: Change) -> Result<Vec<(PathBuf, Option<Hash>)>, Error> {
+    let hash = |edit: Edit| match edit.action {
+        Action::Write { content, .. } => {
+            (edit.target.path().to_owned(), Some(change::hash(&content)))
+        }
+        Action::Remove => (edit.target.path().to_owned(), None),
+    };
+    Ok(edits(change.what)?.into_iter().map(hash).collect())
+}
+
+fn edits(what: What) -> Result<Vec<Edit>, Error> {
+    match what {
+        What::Edits(edits) => Ok(edits),
+        What::Diff { diff, root } => diff::edits(&diff, &root),
+    }
+}
+
+fn changed(change: &Staged) -> Vec<(PathBuf, Option<Hash>)> {
+    let paths = change.moves.iter().map(|one| one.folder.join(&one.name));
+    paths.zip(change.hashes.iter().map(|(_, hash)| *hash)).collect()
+}
