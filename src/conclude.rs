@@ -5,14 +5,13 @@
 
 use std::collections::HashMap;
 
-use crate::call::{Call, Message, Reply};
+use crate::call::{Message, Reply};
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::holdings::{ClientId, Holding, Wanted};
 use crate::index::Changed;
 use crate::key::Key;
 use crate::lease::Lease;
-use crate::plan::Kind;
 use crate::store::{Done, Grant, Round, Step};
 use crate::waits::Waiting;
 
@@ -25,24 +24,6 @@ pub(crate) struct Granted {
 }
 
 impl Desk {
-    /// Refuses those whose patience has ended, or grants them what came at the last moment.
-    pub(crate) fn time_out(&mut self) {
-        let over = self.waits.over(&*self.clock);
-        if over.is_empty() {
-            return;
-        }
-        let steps: Vec<Step> =
-            over.iter().map(|id| Step::Leave { waiter: *id, keep: true }).collect();
-        let mut round = self.store.run(&steps);
-        let answers = std::mem::take(&mut round.answers);
-        let mut granted = self.absorb(round, &HashMap::new());
-        for ((id, step), answer) in over.into_iter().zip(&steps).zip(answers) {
-            let kind = Kind::Leave { id, patience: true };
-            granted.extend(self.settle(0, 0, &Call::Status, kind, step, answer));
-        }
-        self.conclude(granted);
-    }
-
     /// Takes in what a round did beside its answers: losses, turns that came, places that were lost.
     pub(crate) fn absorb(
         &mut self,
@@ -88,7 +69,7 @@ impl Desk {
             }
         }
         granted.extend(self.absorb(round, &HashMap::new()));
-        self.conclude(granted);
+        self.conclude(granted, &HashMap::new());
     }
 
     /// A waiter's turn has come.
@@ -120,10 +101,10 @@ impl Desk {
 
     /// Gives every lock the lease that its claims want, or gives it up, then answers those who wait for
     /// that. A scope whose lock could not be bound is refused, and its claim taken back.
-    pub(crate) fn conclude(&mut self, granted: Vec<Granted>) {
+    pub(crate) fn conclude(&mut self, granted: Vec<Granted>, given_up: &HashMap<Key, ClientId>) {
         // What was granted may have been given up again by a later call of the same batch.
         let keys = granted.iter().flat_map(|one| one.grants.iter().map(|grant| grant.key));
-        self.notice(&Changed::Keys(keys.collect()), false, &HashMap::new());
+        self.notice(&Changed::Keys(keys.collect()), false, given_up);
         let (more, failed) = self.reconcile();
         for Granted { client, ticket, mut grants, scope } in granted {
             let error = grants.iter().find_map(|grant| failed.get(&grant.key)).filter(|_| scope);
@@ -148,7 +129,7 @@ impl Desk {
             self.post(client, Message::Answer(ticket, reply));
         }
         if !more.is_empty() {
-            self.conclude(more);
+            self.conclude(more, &HashMap::new());
         }
     }
 

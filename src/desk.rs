@@ -133,7 +133,7 @@ impl Desk {
             let round = self.store.tend();
             let granted = self.absorb(round, &HashMap::new());
             self.notice_ended();
-            self.conclude(granted);
+            self.conclude(granted, &HashMap::new());
             self.line_up_again();
             self.time_out();
         }));

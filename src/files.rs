@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{Code, Error, Writer};
-use crate::ground::{self, GUARD, Ground};
+use crate::ground::{self, GUARD, Ground, WRITTEN};
 use crate::guard::{self, Guard, Held};
 use crate::holder::Holder;
 use crate::index::Changed;
@@ -85,7 +85,8 @@ impl Files {
         shelf.ground.prove_locks(held.file())?;
         shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
         let highest = shelf.index.iter().map(|(_, record)| record.token).max().unwrap_or(0);
-        held.raise_sequence(highest)?;
+        // What we knew counts too, where another's folder was put in the place of ours.
+        held.raise_sequence(highest.max(self.sequence))?;
         for holder in shelf.index.holders().collect::<Vec<_>>() {
             let _ = shelf.life(holder);
         }
@@ -268,7 +269,8 @@ impl Store for Files {
     }
 
     fn writer(&self, key: &Key) -> Option<Writer> {
-        let file = self.site.as_ref()?.shelf.ground.written.open_read(&key.to_string()).ok()?;
+        let written = self.site.as_ref()?.shelf.ground.annex_if_there(WRITTEN).ok()??;
+        let file = written.open_read(&key.to_string()).ok()?;
         serde_json::from_reader(std::io::Read::take(file, record::MAX_BYTES)).ok()
     }
 

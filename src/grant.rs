@@ -8,13 +8,12 @@ use crate::guard::Held;
 use crate::key::{Key, Located};
 use crate::publish;
 use crate::queue::{Waiter, WaiterId};
-use crate::record::{self, Ended, Found, HolderId, Reclaimed, Record};
+use crate::record::{self, Ended, Found, HolderId, Reclaimed, Record, Unreadable};
 use crate::shelf::Shelf;
 use crate::standing::Standing;
 use crate::store::{Acquire, Grant};
 use crate::story::Story;
 use crate::sys;
-use crate::turns::Blocker;
 
 /// What a path is to a story that wants it.
 #[derive(Debug)]
@@ -29,6 +28,26 @@ pub(crate) enum Place {
     Passed,
     /// What is there is no record, and has not changed for long enough.
     Rubbish,
+}
+
+/// What keeps a story from its paths.
+#[derive(Debug)]
+pub enum Blocker {
+    /// Another story holds one.
+    Held(Key, Box<Record>),
+    /// Another story stands in front of it in a queue.
+    Kept(Key, Box<Waiter>),
+    /// Something stands at a record's name that cannot be read.
+    Unreadable(Key, Unreadable),
+}
+
+impl Blocker {
+    /// Where it stands.
+    pub fn key(&self) -> Key {
+        match self {
+            Blocker::Held(key, _) | Blocker::Kept(key, _) | Blocker::Unreadable(key, _) => *key,
+        }
+    }
 }
 
 /// Who wants what: `id` is its place in the order of arrival, the last of all for one who just came.

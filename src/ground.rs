@@ -14,6 +14,10 @@ use crate::sys::{self, Dir};
 
 /// The folder that orchestrators keep their state in.
 pub const STATE: &str = ".ai";
+/// Which files the changes that are under way have made.
+pub const STAGED: &str = "staged";
+/// Who wrote which file last.
+pub const WRITTEN: &str = "written";
 /// The file that the guard's kernel lock is taken on.
 pub const GUARD: &str = ".guard";
 
@@ -28,10 +32,6 @@ pub struct Ground {
     pub holders: Dir,
     /// `.ai/locks/queue`
     pub queue: Dir,
-    /// `.ai/locks/staged`: which files changes that are under way have made.
-    pub staged: Dir,
-    /// `.ai/locks/written`: who wrote which file last.
-    pub written: Dir,
     /// `.ai/progress`
     pub progress: Dir,
 }
@@ -52,10 +52,8 @@ impl Ground {
         let locks = child(&state, "locks", true)?;
         let holders = child(&locks, "holders", true)?;
         let queue = child(&locks, "queue", true)?;
-        let staged = child(&locks, "staged", true)?;
-        let written = child(&locks, "written", true)?;
         let progress = child(&state, "progress", true)?;
-        Ok(Ground { root: root.to_owned(), locks, holders, queue, staged, written, progress })
+        Ok(Ground { root: root.to_owned(), locks, holders, queue, progress })
     }
 
     /// Opens the folders beside the guard anew, where somebody removed one of them alone.
@@ -66,12 +64,26 @@ impl Ground {
         let told = |(path, cause): (PathBuf, io::Error)| trouble(&path, &cause);
         self.holders = child(&self.locks, "holders", true).map_err(told)?;
         self.queue = child(&self.locks, "queue", true).map_err(told)?;
-        self.staged = child(&self.locks, "staged", true).map_err(told)?;
-        self.written = child(&self.locks, "written", true).map_err(told)?;
         let top = Dir::open(&self.root).map_err(|cause| trouble(&self.root, &cause))?;
         let state = child(&top, STATE, true).map_err(told)?;
         self.progress = child(&state, "progress", true).map_err(told)?;
         Ok(())
+    }
+
+    /// A folder beside the records that only some need, made if it is missing.
+    ///
+    /// # Errors
+    /// As [`Ground::open`].
+    pub fn annex(&self, name: &str) -> Result<Dir, Error> {
+        child(&self.locks, name, true).map_err(|(path, cause)| trouble(&path, &cause))
+    }
+
+    /// The same if it is there.
+    ///
+    /// # Errors
+    /// As [`Ground::open`].
+    pub fn annex_if_there(&self, name: &str) -> Result<Option<Dir>, Error> {
+        if_there(child(&self.locks, name, false))
     }
 
     /// Opens the guard's file and keeps the lock files out of version control.

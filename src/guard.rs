@@ -12,11 +12,11 @@
 //! |---|---|
 //! | 0..8 | `storylk1` |
 //! | 8..16 | sequence: the last token drawn |
-//! | 16..24 | how many changes were ever noted |
+//! | 16..24 | the count of changes noted; begins at the first sequence |
 //! | 24..32 | how many of them the view shows |
 //! | 32..48 | first half of SHA-256 of the boot id |
 //! | 48..64 | zeros |
-//! | 64..65536 | 2046 slots of 32 bytes: change *n* (from 0) is the key in slot *n* mod 2046 |
+//! | 64..65536 | 2046 slots of 32 bytes: change *n* is the key in slot *n* mod 2046 |
 //!
 //! Numbers are little-endian.
 
@@ -39,6 +39,8 @@ const MAGIC: &[u8; 8] = b"storylk1";
 const HEADER: usize = 64;
 const SLOT: usize = 32;
 const SLOTS: u64 = 2046;
+/// Nobody has noted so many changes.
+const MAX_CHANGES: u64 = 1 << 62;
 
 /// How long to wait for the guard before saying who has it. Held properly it is held for well under a
 /// millisecond; only a stopped process, or a machine in deep trouble, keeps it for seconds.
@@ -173,7 +175,7 @@ impl Held<'_> {
     /// # Errors
     /// What the system says; the number is then lost, which is no harm.
     pub fn draw(&mut self) -> Result<u64, Error> {
-        let sequence = self.guard.header.sequence + 1;
+        let sequence = self.guard.header.sequence.saturating_add(1);
         self.write_header(Header { sequence, ..self.guard.header })?;
         Ok(sequence)
     }
@@ -192,16 +194,20 @@ impl Held<'_> {
     /// # Errors
     /// What the system says; nothing must be changed then.
     pub fn note_grants(&mut self, keys: &[Key]) -> Result<u64, Error> {
-        let first = self.guard.header.sequence + 1;
+        let first = self.guard.header.sequence.saturating_add(1);
         self.note_drawing(keys, keys.len() as u64)?;
         Ok(first)
     }
 
     fn note_drawing(&mut self, keys: &[Key], tokens: u64) -> Result<(), Error> {
         let Header { sequence, changes: first_slot, .. } = self.guard.header;
-        let changes = first_slot + keys.len() as u64;
+        let changes = first_slot.saturating_add(keys.len() as u64);
         // The header first: a slot beyond the count would overwrite a note that is still needed.
-        self.write_header(Header { sequence: sequence + tokens, changes, ..self.guard.header })?;
+        self.write_header(Header {
+            sequence: sequence.saturating_add(tokens),
+            changes,
+            ..self.guard.header
+        })?;
         for (number, key) in (first_slot..).zip(keys) {
             self.write(&key.0, slot(number))?;
         }
@@ -246,10 +252,9 @@ impl Held<'_> {
         let mut boot = [0; 16];
         boot.copy_from_slice(&bytes[32..48]);
         let known = Header { sequence: number(8), changes: number(16), viewed: number(24), boot };
-        // A sequence beyond what tokens can be was never drawn: somebody wrote it.
-        if &bytes[..8] == MAGIC && known.sequence < MAX_TOKEN {
+        if &bytes[..8] == MAGIC {
             self.guard.header = known;
-        } else if &bytes[..7] == b"storylk" && &bytes[..8] != MAGIC {
+        } else if &bytes[..7] == b"storylk" {
             return Err(Error::new(
                 Code::BadRecord,
                 format!("{} was made by a later version of storylock.", self.guard.path.display()),
@@ -258,18 +263,20 @@ impl Held<'_> {
             .hint("Nothing was granted. Use the same version in every process of a project."));
         } else {
             // A guard of our own past was lost with its file; what we remember still counts.
-            let sequence = (self.guard.header.sequence + 1).max(now_us(clock));
+            let sequence = self.guard.header.sequence.saturating_add(1).max(now_us(clock));
+            // Far from every number of changes that anybody has seen: all must look at everything.
+            let changes = sequence;
             self.write(&[0; HEADER + SLOTS as usize * SLOT], 0)?;
             return self.write_header(Header {
                 sequence,
-                changes: 0,
+                changes,
                 viewed: u64::MAX,
                 boot: boot_digest(clock),
             });
         }
         if boot != boot_digest(clock) {
             // Nothing is flushed, so a power cut may have taken the last numbers with it.
-            let sequence = (self.guard.header.sequence + 1).max(now_us(clock));
+            let sequence = self.guard.header.sequence.saturating_add(1).max(now_us(clock));
             let boot = boot_digest(clock);
             self.write_header(Header { sequence, boot, ..self.guard.header })?;
         }
@@ -278,6 +285,13 @@ impl Held<'_> {
 
     /// What cannot be written has not happened.
     fn write_header(&mut self, header: Header) -> Result<(), Error> {
+        if header.sequence > MAX_TOKEN || header.changes > MAX_CHANGES {
+            let path = &self.guard.path;
+            let message = format!("The numbers in {} are at their end.", path.display());
+            return Err(Error::new(Code::BadRecord, message).at(path).hint(
+                "Nothing was granted. Only numbers that somebody wrote into it get there: remove the file when no story runs.",
+            ));
+        }
         let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..16].copy_from_slice(&header.sequence.to_le_bytes());

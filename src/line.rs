@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::error::{Arm, Code, Error, Line};
-use crate::grant::Want;
+use crate::grant::{Blocker, Want};
 use crate::graph;
 use crate::guard::Held;
 use crate::holder::Holder;
@@ -20,7 +20,6 @@ use crate::session::Session;
 use crate::shelf::{Own, Shelf};
 use crate::store::{Done, Grant};
 use crate::story::Story;
-use crate::turns::Blocker;
 use crate::wake::Neighbour;
 
 impl Shelf {
@@ -44,7 +43,7 @@ impl Shelf {
             }
         }
         if let Some(first) = candidates.first()
-            && let Some(error) = self.deadlock(held, &first.story_id, keys)?
+            && let Some(error) = self.deadlock(&first.story_id, keys)?
         {
             return Err(error.at(&first.file_path));
         }
@@ -72,28 +71,9 @@ impl Shelf {
     }
 
     /// The refusal of a request that would close a circle of living stories.
-    fn deadlock(
-        &mut self,
-        held: &mut Held<'_>,
-        story: &Story,
-        keys: &[Key],
-    ) -> Result<Option<Error>, Error> {
-        'again: while let Some(circle) = graph::circle(&self.index, story, keys) {
-            for link in circle.iter().skip(1) {
-                let before = self.index.queue(&link.key).len();
-                for waiter in self.index.queue(&link.key).to_vec() {
-                    if !self.lives(&waiter)? {
-                        self.strike(held, &waiter, &waiter.keys(&link.key))?;
-                    }
-                }
-                self.unstick(held, &[link.key])?;
-                if self.index.queue(&link.key).len() != before {
-                    continue 'again;
-                }
-            }
-            return Ok(Some(self.refusal_of(story, &circle)));
-        }
-        Ok(None)
+    fn deadlock(&mut self, story: &Story, keys: &[Key]) -> Result<Option<Error>, Error> {
+        let circle = self.proven(|index, gone| graph::circle(index, gone, story, keys))?;
+        Ok(circle.map(|circle| self.refusal_of(story, &circle)))
     }
 
     fn refusal_of(&self, story: &Story, circle: &[graph::Link]) -> Error {

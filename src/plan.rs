@@ -31,7 +31,7 @@ enum Plan {
     Nothing,
 }
 
-pub(crate) enum Kind {
+enum Kind {
     Acquire {
         scope: bool,
         lease: Lease,
@@ -67,14 +67,25 @@ impl Desk {
         }
         let mut answers = Vec::new();
         let mut granted = Vec::new();
+        let mut given_up = HashMap::new();
         if !steps.is_empty() {
             let mut round = self.store.run(&steps);
-            let mut given_up = HashMap::new();
             for (client, _, _, plan) in &planned {
                 let Plan::Step(step, _) = plan else { continue };
                 if let (Some(step), Some(answer)) = (steps.get(*step), round.answers.get(*step)) {
                     self.mark_given_up(*client, step, answer, &mut given_up);
                 }
+            }
+            // What a call of this batch was granted may be cleaned up by a later one.
+            for (client, _, _, plan) in &planned {
+                let Plan::Step(step, _) = plan else { continue };
+                let Some(Step::Cleanup { story }) = steps.get(*step) else { continue };
+                let granted = round.answers[..*step].iter().filter_map(|answer| match answer {
+                    Ok(Done::Granted(grants)) => Some(grants),
+                    _ => None,
+                });
+                let theirs = granted.flatten().filter(|grant| grant.record.story_id == *story);
+                given_up.extend(theirs.map(|grant| (grant.key, *client)));
             }
             answers = std::mem::take(&mut round.answers).into_iter().map(Some).collect();
             granted = self.absorb(round, &given_up);
@@ -93,7 +104,25 @@ impl Desk {
             };
             self.post(client, Message::Answer(ticket, reply));
         }
-        self.conclude(granted);
+        self.conclude(granted, &given_up);
+    }
+
+    /// Refuses those whose patience has ended, or grants them what came at the last moment.
+    pub(crate) fn time_out(&mut self) {
+        let over = self.waits.over(&*self.clock);
+        if over.is_empty() {
+            return;
+        }
+        let steps: Vec<Step> =
+            over.iter().map(|id| Step::Leave { waiter: *id, keep: true }).collect();
+        let mut round = self.store.run(&steps);
+        let answers = std::mem::take(&mut round.answers);
+        let mut granted = self.absorb(round, &HashMap::new());
+        for ((id, step), answer) in over.into_iter().zip(&steps).zip(answers) {
+            let kind = Kind::Leave { id, patience: true };
+            granted.extend(self.settle(0, 0, &Call::Status, kind, step, answer));
+        }
+        self.conclude(granted, &HashMap::new());
     }
 
     fn plan(&mut self, client: ClientId, call: &Call, steps: &mut Vec<Step>) -> Plan {
@@ -228,8 +257,9 @@ impl Desk {
                     }
                 }
             }
-            (Step::Release { path, story }, Ok(_)) => {
-                mark(&mut [Some(path.key), path.spelled].into_iter().flatten(), story);
+            (Step::Release { path, .. }, Ok(_)) => {
+                let keys = [Some(path.key), path.spelled].into_iter().flatten();
+                given_up.extend(keys.map(|key| (key, client)));
             }
             (Step::Cleanup { story }, Ok(_)) => {
                 mark(&mut self.holdings.keys().into_iter(), story);
@@ -239,7 +269,7 @@ impl Desk {
     }
 
     /// Answers a call whose step is done, unless it was granted locks whose leases come first.
-    pub(crate) fn settle(
+    fn settle(
         &mut self,
         client: ClientId,
         ticket: u64,

@@ -84,7 +84,12 @@ pub fn read(dir: &Dir, key: &Key) -> io::Result<Vec<Waiter>> {
     let file = match dir.open_read(&key.to_string()) {
         Ok(file) => file,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(cause) => return Err(cause),
+        // A link or the like, or another user's, closed to us.
+        Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
+        Err(cause) => match dir.entry(&key.to_string()) {
+            Ok(entry) if !entry.is_file => return Ok(Vec::new()),
+            _ => return Err(cause),
+        },
     };
     let entry = Dir::entry_of(&file)?;
     if !entry.is_file || entry.len > MAX_BYTES {

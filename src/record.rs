@@ -27,6 +27,10 @@ pub const MAX_BYTES: u64 = 64 * 1024;
 /// clock's µs, so they get there in the year 2255.
 pub const MAX_TOKEN: u64 = (1 << 53) - 1;
 
+/// Nobody has drawn a token beyond this: a record that carries one was planted, and would leave no room
+/// for others to rise.
+const MAX_DRAWN: u64 = MAX_TOKEN - (1 << 40);
+
 /// The number of a holder file: drawn from the sequence, so never used twice.
 pub type HolderId = u64;
 
@@ -205,7 +209,7 @@ impl Record {
         if record.version == VERSION && (record.token == 0 || record.holder == 0) {
             return Err("not a lock record: its token or holder is missing".to_owned());
         }
-        if record.token > MAX_TOKEN || record.holder > MAX_TOKEN {
+        if record.token > MAX_DRAWN || record.holder > MAX_DRAWN {
             return Err("not a lock record: its token or holder was never drawn".to_owned());
         }
         if record.timeout.is_none() && record.is_old() {

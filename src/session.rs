@@ -149,7 +149,10 @@ pub fn life(holders: &Dir, id: HolderId) -> io::Result<Life> {
     let file = match holders.open_read(&id.to_string()) {
         Ok(file) => file,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Life::Unknown),
-        Err(cause) => return Err(cause),
+        Err(cause) => match holders.entry(&id.to_string()) {
+            Ok(entry) if !entry.is_file => return Ok(Life::Unknown),
+            _ => return Err(cause),
+        },
     };
     if !Dir::entry_of(&file)?.is_file {
         return Ok(Life::Unknown);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::ground::Ground;
+use crate::ground::{Ground, STAGED};
 use crate::guard::Held;
 use crate::index::Index;
 use crate::journal;
@@ -98,7 +98,7 @@ impl Shelf {
                 self.owed.push((key, token));
             }
         }
-        for key in self.index.ended(&*self.clock, most) {
+        for key in self.index.due(&*self.clock, most) {
             // Those in line get it as the ended one's successors, and are told whose it was.
             let is_over = self.unstick(held, &[key]).is_ok()
                 && match self.found(&key) {
@@ -209,16 +209,14 @@ impl Shelf {
         self.sweep_changes();
         let holder = self.own_session(held)?;
         let name = format!("{holder}-{}", held.draw()?);
-        let notes = self.ground.locks.child("staged", true);
-        let path = || self.ground.locks.path().join("staged");
-        let notes = notes.map_err(|cause| Error::system("open", &path(), &cause))?;
-        Ok(Workshop { notes, name })
+        Ok(Workshop { notes: self.ground.annex(STAGED)?, name })
     }
 
     /// Removes what changes of dead processes left behind.
     pub(crate) fn sweep_changes(&mut self) {
+        let Ok(Some(notes)) = self.ground.annex_if_there(STAGED) else { return };
         let mut dead = HashSet::new();
-        for name in self.ground.staged.names().unwrap_or_default() {
+        for name in notes.names().unwrap_or_default() {
             let holder = name.split('-').next().and_then(|number| number.parse().ok());
             if let Some(holder) = holder
                 && !matches!(self.life(holder), Ok(Life::Alive) | Err(_))
@@ -227,7 +225,7 @@ impl Shelf {
             }
         }
         if !dead.is_empty() {
-            journal::sweep(&self.ground.staged, |holder| dead.contains(&holder));
+            journal::sweep(&notes, |holder| dead.contains(&holder));
         }
     }
 

@@ -9,7 +9,8 @@ use std::sync::PoisonError;
 
 use crate::change::{self, Staged};
 use crate::error::{Code, Error, Line, Writer};
-use crate::grant::{Place, Want};
+use crate::grant::{Blocker, Place, Want};
+use crate::ground::WRITTEN;
 use crate::guard::Held;
 use crate::holder::Holder;
 use crate::key::{Key, Located};
@@ -22,7 +23,6 @@ use crate::standing::Standing;
 use crate::store::{Acquire, Done, Grant, Step};
 use crate::story::Story;
 use crate::sys;
-use crate::turns::Blocker;
 
 impl Shelf {
     /// Decides one step.
@@ -259,7 +259,8 @@ impl Shelf {
             };
             // For people alone: a change that is in place is not called failed for want of it.
             let bytes = serde_json::to_vec(&writer).unwrap_or_default();
-            let _ = publish::replace(&self.ground.written, &key.to_string(), &bytes);
+            let written = self.ground.annex(WRITTEN);
+            let _ = written.map(|dir| publish::replace(&dir, &key.to_string(), &bytes));
         }
         Ok(())
     }

@@ -22,35 +22,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::error::Error;
-use crate::grant::{Place, Want};
-use crate::graph::{self, Arms};
+use crate::grant::{Blocker, Place, Want};
+use crate::graph::{self, Arms, Gone, Link};
 use crate::guard::Held;
+use crate::index::Index;
 use crate::key::Key;
 use crate::queue::{self, Waiter, WaiterId};
-use crate::record::{Found, Record, Unreadable};
+use crate::record::{Found, Record};
 use crate::session::Life;
 use crate::shelf::Shelf;
 use crate::standing::Standing;
-
-/// What keeps a story from its paths.
-#[derive(Debug)]
-pub enum Blocker {
-    /// Another story holds one.
-    Held(Key, Box<Record>),
-    /// Another story stands in front of it in a queue.
-    Kept(Key, Box<Waiter>),
-    /// Something stands at a record's name that cannot be read.
-    Unreadable(Key, Unreadable),
-}
-
-impl Blocker {
-    /// Where it stands.
-    pub fn key(&self) -> Key {
-        match self {
-            Blocker::Held(key, _) | Blocker::Kept(key, _) | Blocker::Unreadable(key, _) => *key,
-        }
-    }
-}
+use crate::story::Story;
 
 impl Shelf {
     /// What each path is to the story, or what keeps it from them. `freed` are being given up.
@@ -87,9 +69,9 @@ impl Shelf {
         let ahead = |waiter: &&Waiter| waiter.id < want.id && waiter.story_id != *want.story;
         let ahead: Vec<Waiter> = self.index.queue(key).iter().filter(ahead).cloned().collect();
         for waiter in ahead {
-            let may_pass =
-                graph::reaches(&self.index, &waiter.story_id, want.story, Arms::HeldAndQueued);
-            if !may_pass && self.lives(&waiter)? {
+            if self.lives(&waiter)?
+                && self.way(&waiter.story_id, want.story, Arms::HeldAndQueued)?.is_none()
+            {
                 return Ok(Some(waiter));
             }
         }
@@ -111,14 +93,47 @@ impl Shelf {
             }
             for waiter in self.index.queue(key).to_vec() {
                 if waiter.story_id != *want.story
-                    && graph::reaches(&self.index, want.story, &waiter.story_id, Arms::Held)
                     && self.lives(&waiter)?
+                    && self.way(want.story, &waiter.story_id, Arms::Held)?.is_some()
                 {
                     return Ok(Some(Blocker::Kept(*key, Box::new(waiter))));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// The way by which one living story waits for another.
+    fn way(&mut self, from: &Story, to: &Story, arms: Arms) -> Result<Option<Vec<Link>>, Error> {
+        self.proven(|index, gone| graph::way(index, gone, from, to, arms))
+    }
+
+    /// What the graph answers once all that it leans on is known to live.
+    pub(crate) fn proven(
+        &mut self,
+        ask: impl Fn(&Index, Gone<'_>) -> Option<Vec<Link>>,
+    ) -> Result<Option<Vec<Link>>, Error> {
+        let mut over = HashSet::new();
+        'again: loop {
+            let answer = ask(&self.index, Gone { dead: &self.dead, over: &over });
+            let Some(links) = answer else { return Ok(None) };
+            for Link { key, .. } in &links {
+                if let Some(record) = self.index.get(key).cloned()
+                    && !over.contains(key)
+                    && !self.dead.contains(&record.holder)
+                    && self.standing(&record)? != Standing::Holds
+                {
+                    over.insert(*key);
+                    continue 'again;
+                }
+                for waiter in self.index.queue(key).to_vec() {
+                    if !self.dead.contains(&waiter.holder) && !self.lives(&waiter)? {
+                        continue 'again;
+                    }
+                }
+            }
+            return Ok(Some(links));
+        }
     }
 
     /// Whether a waiter's process lives.

@@ -11,6 +11,7 @@ use crate::change::{self, Action, Edit, Hash, Staged};
 use crate::desk::{Desk, Request};
 use crate::diff;
 use crate::error::Error;
+use crate::ground::STAGED;
 use crate::key::Key;
 use crate::store::Workshop;
 use crate::sys::Dir;
@@ -56,14 +57,14 @@ pub fn take(batch: &mut Vec<Request>, desk: &mut Desk, back: &Back) {
 /// Flushes what was put in place, removes what is not needed any more, and has the calls answered.
 pub fn finish(desk: &mut Desk, back: &Back, locks: &Path) {
     for change in desk.take_dropped() {
-        let notes = locks.join("staged");
+        let notes = locks.join(STAGED);
         tokio::task::spawn_blocking(move || {
             discard(&mut change.lock().unwrap_or_else(PoisonError::into_inner), &notes);
         });
     }
     for (client, ticket, change) in desk.take_committed() {
         let Some(port) = desk.port(client) else { continue };
-        let (back, notes) = (back.clone(), locks.join("staged"));
+        let (back, notes) = (back.clone(), locks.join(STAGED));
         tokio::task::spawn_blocking(move || {
             let mut change = change.lock().unwrap_or_else(PoisonError::into_inner);
             let flushed = change.flush();
