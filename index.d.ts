@@ -12,6 +12,29 @@ import { EventEmitter } from 'node:events';
  * a LockError.
  *
  * Locks are advisory: a program that writes without asking is not stopped.
+ *
+ * Fairness. Those who wait are served in order of arrival, over all processes, threads and
+ * managers of a project. Why it holds: a place in line is numbered and written down under the one
+ * lock under which everything changes, and so is every grant; a path that is given up, or whose
+ * holder has died, passes to the first living waiter in that same step, so there is no moment in
+ * which somebody else could find it free. Nobody overtakes: not who comes later, not who asks
+ * again and again, not who has just given the path up.
+ * - A set takes nothing until it can take everything. While it waits, its paths that are free are
+ *   kept for it, so single paths cannot starve it; and since nobody waits for it longer than its
+ *   place in line says, it cannot starve them.
+ * - The dead, and those who left, are skipped.
+ * - One who waits may be passed by a story that it is itself waiting for, directly or through
+ *   others: otherwise neither would ever go on. Where no story waits while it holds, as with sets
+ *   asked for at once, there is no such passing.
+ *
+ * Deadlock. A request that would close a circle of stories, each waiting for what the next one
+ * holds, is refused at once with `EDEADLK`, and the others go on.
+ *
+ * Cancel safety. A wait that is called off (by its `signal`, by the end of its `wait`, by
+ * `close()`, by the death of its process or worker) leaves nothing behind: no lock, and no place
+ * in line. Why it holds: whether the turn or the end came first is decided under that same lock,
+ * once; a turn that was given to one who has left passes on to the next in the step that finds
+ * it. So of the two exactly one is told.
  */
 
 /** How a manager finds its project, and how long its locks last. */
@@ -24,12 +47,33 @@ export interface LockManagerOptions {
   root?: string | undefined;
   /** The lease of a lock for which none is asked, in ms. Default: 30000. */
   timeout?: number | undefined;
+  /**
+   * How many may wait for one path before a request to wait is refused with `EQUEUEFULL`, from 1
+   * to 100000. Default: 1000.
+   */
+  queueLimit?: number | undefined;
+}
+
+/** Whether, and for how long, to wait for a turn. */
+export interface WaitOptions {
+  /**
+   * How long to wait in line for a turn, in ms; `Infinity` for ever. 0, the default, is to try
+   * once. When it runs out the place is given up, and the call rejects with `ELOCKED`, `reason`
+   * `'wait'`. A call that waits keeps the process alive.
+   */
+  wait?: number | undefined;
+  /**
+   * Calls the request off: it rejects with the signal's reason, nothing is taken, and its place in
+   * line is gone. Aborted after the grant it has no effect.
+   */
+  signal?: AbortSignal | undefined;
 }
 
 /** How a lock is taken. */
-export interface AcquireOptions {
+export interface AcquireOptions extends WaitOptions {
   /**
-   * The lease in ms: the lock ends by itself this long after it was acquired or last renewed.
+   * The lease in ms: the lock ends by itself this long after it was acquired or last renewed. Of a
+   * lock that was waited for it begins with the grant.
    * `Infinity` for a bound lease, which ends with the process. Default: the manager's.
    */
   timeout?: number | undefined;
@@ -43,7 +87,7 @@ export interface AcquireOptions {
 }
 
 /** How a scope takes its locks. */
-export interface ScopeOptions {
+export interface ScopeOptions extends WaitOptions {
   /** Why, in the story's words: shown to whoever is refused. */
   reason?: string | undefined;
 }
@@ -98,13 +142,37 @@ export interface ActiveLock extends Omit<Holder, 'heldFor' | 'remaining'> {
   lockFile: string;
 }
 
-/** Everything that is held in a project, by every process. */
+/** One who waits for a path; a set is listed once for each of its paths. */
+export interface PendingLock {
+  /** The absolute path as the story named it. */
+  filePath: string;
+  storyId: string;
+  pid: number;
+  /** The machine or container. */
+  host: string;
+  /** Since when it waits, in ms since 1970. */
+  since: number;
+  /** How long it has waited, in ms. */
+  waited: number;
+  /** Its place in the line for this path, from 1. */
+  place: number;
+  /** In how many ms the lease in front ends; `null` if that is not known. */
+  estimate: number | null;
+  /** How many paths it wants at once. */
+  paths: number;
+  /** Why, in the story's words. */
+  reason: string | null;
+}
+
+/** Everything that is held and waited for in a project, by every process. */
 export interface Status {
   /** Oldest first. */
   activeLocks: ActiveLock[];
   totalLocks: number;
   /** How many of them the next comer gets. */
   staleLocks: number;
+  /** Who waits, by path and place. */
+  waiting: PendingLock[];
   /** Where the records stand; empty if no project was found. */
   lockDirectory: string;
   /** When this was asked, as `2026-01-31T12:00:00.000Z`. */
@@ -115,12 +183,25 @@ export interface Status {
   error?: string;
 }
 
+/** One arm of a circle: a story that waits for a path, and who holds it. */
+export interface Arm {
+  storyId: string;
+  /** The absolute path. */
+  path: string;
+  heldBy: string;
+}
+
 /** What a refusal, a loss or a failure tells. */
 export interface LockErrorDetails {
   code: string;
+  reason?: 'held' | 'wait' | undefined;
   path?: string | undefined;
   storyId?: string | undefined;
   holder?: Holder | undefined;
+  waiters?: number | undefined;
+  place?: number | undefined;
+  waitedMs?: number | undefined;
+  cycle?: readonly Arm[] | undefined;
   hint?: string | undefined;
   cause?: unknown;
 }
@@ -133,7 +214,10 @@ export class LockError extends Error {
   constructor(message: string, details?: LockErrorDetails);
   readonly name: 'LockError';
   /**
-   * - `ELOCKED`: another story holds the path. Nothing was taken.
+   * - `ELOCKED`: another story holds the path, or is in front for it. Nothing was taken.
+   * - `EDEADLK`: to wait would be to wait for ever, since those in front wait for this story.
+   *   Nothing was taken, and nobody was put in line.
+   * - `EQUEUEFULL`: as many wait for the path as may.
    * - `ENOTACQUIRED`: the story does not hold what it wants to renew or release.
    * - `ECOMPROMISED`: the lock was held, and was lost. Do not write the file.
    * - `EBADRECORD`: what stands at the record's name cannot be read, and counts as held.
@@ -141,13 +225,33 @@ export class LockError extends Error {
    * - the system's own code, such as `ENOSPC`, `EACCES` or `ENOTSUP`.
    */
   readonly code:
-    'ELOCKED' | 'ENOTACQUIRED' | 'ECOMPROMISED' | 'EBADRECORD' | 'EINTERNAL' | (string & {});
+    | 'ELOCKED'
+    | 'EDEADLK'
+    | 'EQUEUEFULL'
+    | 'ENOTACQUIRED'
+    | 'ECOMPROMISED'
+    | 'EBADRECORD'
+    | 'EINTERNAL'
+    | (string & {});
+  /** Of `ELOCKED`: whether it was tried once, or the wait has run out. */
+  readonly reason?: 'held' | 'wait';
   /** The absolute path that the call was about. */
   readonly path?: string;
   /** The story that asked. */
   readonly storyId?: string;
-  /** Who is in the way. */
+  /** Who is in the way; absent if the path is free and kept for one who waits for a set. */
   readonly holder?: Holder;
+  /** Of `ELOCKED` and `EQUEUEFULL`: how many wait for the path, this request included if it did. */
+  readonly waiters?: number;
+  /** Of a wait that has run out: the place that it had in line, from 1. */
+  readonly place?: number;
+  /** Of a wait that has run out: how long it was, in ms. */
+  readonly waitedMs?: number;
+  /**
+   * Of `EDEADLK`: the circle, beginning with this request. Each story waits for what the next one
+   * holds; the last one waits for what this story holds.
+   */
+  readonly cycle?: readonly Arm[];
   /** What to do next. */
   readonly hint?: string;
 }
@@ -252,7 +356,8 @@ export interface LockSetScope {
  * listener nothing happens; a listener that fails is reported as a process warning.
  *
  * Starts nothing and touches no disk before its first call, and never keeps the process alive but
- * for an answer that is awaited. Locks still held when the process exits are given up; after a
+ * for an answer that is awaited. A wait takes no thread and no time of the processor: whoever gives
+ * a path up wakes the next one. Locks still held when the process exits are given up; after a
  * kill they are free at once.
  */
 export class LockManager extends EventEmitter<{ compromised: [error: LockError, lock: Lock] }> {
@@ -268,11 +373,18 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    * exists does not matter, and links to one file are one path. A number is the lease in ms.
    *
    * Rejects with `ELOCKED` when another story holds the path: `holder` says who, `message` holds
-   * `is locked by <story>`.
+   * `is locked by <story>`. With `wait` it stands in line before that; then also with `EDEADLK`
+   * and `EQUEUEFULL`, and with the reason of `signal`.
+   *
+   * Fair: in order of arrival, and a path that is free is not had while somebody waits for it.
+   * Cancel-safe: called off, it has taken nothing; and if the turn came first, it resolves.
    */
   acquire(path: string, storyId: string, options?: number | AcquireOptions): Promise<Lock>;
 
-  /** As {@link acquire}, but resolves to `null` when another story holds the path. */
+  /**
+   * As {@link acquire}, but resolves to `null` instead of rejecting with `ELOCKED`, at once or when
+   * the `wait` has run out. As fair and as cancel-safe: without `wait` it overtakes nobody either.
+   */
   tryAcquire(
     path: string,
     storyId: string,
@@ -283,7 +395,11 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    * Locks all of these paths, or none of them. Duplicates and two spellings of a path count once.
    * Two stories that want `[a, b]` and `[b, a]` cannot block each other.
    *
-   * Rejects with `ELOCKED` naming the first path that another story holds.
+   * Rejects as {@link acquire}; `ELOCKED` names the first path that is in the way.
+   *
+   * Fair: it stands in the line of each path under one number, takes nothing until it can take
+   * everything, and is served before whoever came later for any of them. Cancel-safe: called off,
+   * it has taken none of them and stands in no line.
    */
   acquireAll(
     paths: readonly string[],
@@ -293,7 +409,8 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
 
   /**
    * Gives up whatever lock the story has on the path, whoever took it. Resolves to `true`, also
-   * when nothing was locked.
+   * when nothing was locked. The path passes to the first in line in the same step: to ask for it
+   * again is to stand behind all who wait.
    *
    * Rejects when another story holds the path; its lock stays.
    */
@@ -314,9 +431,11 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    * Scopes of one story on one path nest; the last one to end frees it. Resolves to what `fn`
    * resolves to.
    *
-   * Rejects with `ELOCKED` before `fn` is called; with whatever `fn` rejects with; with
-   * `ECOMPROMISED` if the lock was lost while `fn` ran, even if `fn` succeeded. `signal` tells at
-   * once.
+   * Rejects as {@link acquire} before `fn` is called; with whatever `fn` rejects with; with
+   * `ECOMPROMISED` if the lock was lost while `fn` ran, even if `fn` succeeded. The `signal` that
+   * `fn` is given tells at once.
+   *
+   * As fair and as cancel-safe as {@link acquire}: `options.signal` ends the wait, never `fn`.
    */
   withLock<T>(
     path: string,
@@ -345,6 +464,7 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
   /**
    * Runs a whole story: as {@link withLock}, and then every lock that the story still has, taken by
    * whomever, is given up as by {@link cleanup}, also when `fn` failed or the locks were refused.
+   * Waits as {@link acquire} does, as fair and as cancel-safe.
    */
   runStory<T>(
     storyId: string,
@@ -370,8 +490,8 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
   ): Promise<T>;
 
   /**
-   * Resolves to everything that is held, by every process, as read from the disk now. Never
-   * rejects: what could not be looked at is told by `error`.
+   * Resolves to everything that is held and waited for, by every process, as read from the disk
+   * now. Never rejects: what could not be looked at is told by `error`.
    */
   status(): Promise<Status>;
 
@@ -382,8 +502,9 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
   cleanupStoryLocks(storyId: string): Promise<number>;
 
   /**
-   * Gives up every lock taken through this manager, for good; detached ones stay. May be called
-   * twice. Later calls reject with `ERR_INVALID_STATE`, and `status()` tells so.
+   * Gives up every lock taken through this manager, for good; detached ones stay. Who waits through
+   * it is refused with `ERR_INVALID_STATE` and out of line. May be called twice. Later calls reject
+   * with `ERR_INVALID_STATE`, and `status()` tells so.
    */
   close(): Promise<void>;
 }

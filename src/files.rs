@@ -17,7 +17,7 @@ use crate::holder::Holder;
 use crate::index::Changed;
 use crate::journal;
 use crate::key::{Key, Located};
-use crate::queue::WaiterId;
+use crate::queue::{Waiter, WaiterId};
 use crate::record::{self, Record};
 use crate::session;
 use crate::shelf::Shelf;
@@ -379,7 +379,8 @@ fn show(view: &mut View, shelf: &mut Shelf, held: &mut Held<'_>, clock: &dyn Clo
     };
     let entries = shelf.index.entries().filter(|(record, _)| holds(record));
     let entries = entries.map(|(_, json)| json);
-    let written =
-        view.write(&shelf.ground.progress, entries, shelf.index.queues(), clock.wall_ms());
+    let lives = |waiter: &&Waiter| !shelf.dead.contains(&waiter.holder);
+    let waiters = shelf.index.queues().flat_map(|(_, queue)| queue.iter().filter(lives).zip(1..));
+    let written = view.write(&shelf.ground.progress, entries, waiters, clock.wall_ms());
     view.set_behind(!(written && held.note_viewed().is_ok()));
 }

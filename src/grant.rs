@@ -227,6 +227,7 @@ impl Shelf {
     /// # Errors
     /// What the system says; what was there is untouched then.
     pub(crate) fn write(&mut self, key: Key, record: &Record, place: &Place) -> Result<(), Error> {
+        self.exorcise(&[key])?;
         let name = key.file_name();
         let locks = &self.ground.locks;
         let bytes = record.to_bytes();

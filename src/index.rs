@@ -4,7 +4,7 @@
 //! under the guard by anyone. A record that somebody put there or took away by hand is known only
 //! once its path is touched or the index is built anew; whoever decides a grant reads the record itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 
 use crate::clock::Clock;
@@ -30,6 +30,8 @@ pub struct Index {
     holders: HashMap<HolderId, usize>,
     queues: HashMap<Key, Vec<Waiter>>,
     waits: HashMap<Story, BTreeSet<(WaiterId, Key)>>,
+    /// Keys whose queues on disk still name one who has been served.
+    haunted: HashSet<Key>,
     seen: Option<u64>,
 }
 
@@ -173,13 +175,25 @@ impl Index {
             }
         }
         let served = self.get(&key).and_then(|record| record.waiter);
+        let lined_up = waiters.len();
         waiters.retain(|waiter| Some(waiter.id) != served);
+        if waiters.len() < lined_up {
+            self.haunted.insert(key);
+        } else {
+            self.haunted.remove(&key);
+        }
         for waiter in &waiters {
             self.waits.entry(waiter.story_id.clone()).or_default().insert((waiter.id, key));
         }
         if !waiters.is_empty() {
             self.queues.insert(key, waiters);
         }
+    }
+
+    /// Whether a key's queue on disk still names the one who has been served. It must be written anew
+    /// before that one's record goes: without the record the entry would come to life again.
+    pub fn is_haunted(&self, key: &Key) -> bool {
+        self.haunted.contains(key)
     }
 
     /// Who waits for a key, in order.

@@ -15,8 +15,8 @@ use crate::holder::Holder;
 use crate::key::Key;
 use crate::lease::spoken;
 use crate::queue::{Waiter, WaiterId};
-use crate::record::{Process, Record};
-use crate::session::Session;
+use crate::record::{HolderId, Process, Record};
+use crate::session::{Life, Session};
 use crate::shelf::{Own, Shelf};
 use crate::store::{Done, Grant};
 use crate::story::Story;
@@ -158,6 +158,8 @@ impl Shelf {
             self.waiting.remove(&id);
             match grants {
                 Some(mut grants) => {
+                    // What cannot be written now is written before the record goes.
+                    let _ = self.exorcise(&keys);
                     if self.detach(held, &mut grants).is_err() {
                         // It stays tied to this process, which is less than was asked but no lie: it is held.
                         self.touched.extend(&keys);
@@ -226,13 +228,23 @@ impl Shelf {
         Ok(Done::Left(refusal))
     }
 
+    /// Those of a queue whose processes live, as far as can be known.
+    pub(crate) fn living_queue(&mut self, key: &Key) -> Vec<Waiter> {
+        let mut queue = self.index.queue(key).to_vec();
+        let holders: BTreeSet<HolderId> = queue.iter().map(|waiter| waiter.holder).collect();
+        let is_dead = |holder: &HolderId| matches!(self.life(*holder), Ok(Life::Dead));
+        let dead: BTreeSet<HolderId> = holders.into_iter().filter(is_dead).collect();
+        queue.retain(|waiter| !dead.contains(&waiter.holder));
+        queue
+    }
+
     /// What an asker is told whose patience ran out.
     fn refusal_in_line(&mut self, waiter: &Waiter, keys: &[Key]) -> Result<Error, Error> {
         let want = Want { story: &waiter.story_id, id: waiter.id, keys };
         let blocker = self.openings(&want, &HashSet::new())?.err();
         let waited = self.clock.wall_ms().saturating_sub(waiter.since);
         let key = blocker.as_ref().map_or(keys[0], Blocker::key);
-        let queue = self.index.queue(&key);
+        let queue = self.living_queue(&key);
         let place = queue.iter().position(|one| one.id == waiter.id).map(|place| place + 1);
         let line = Line { waiters: queue.len(), place, waited_ms: Some(waited) };
         let entry = queue.iter().find(|one| one.id == waiter.id).unwrap_or(waiter);
@@ -267,7 +279,7 @@ impl Shelf {
                 let since = spoken(self.clock.wall_ms().saturating_sub(waiter.since));
                 let count = waiter.set.len().max(1);
                 let message = format!(
-                    "{shown} is locked by the queue: it is kept for {} (pid {}, waiting for {count} path{} since {since}).",
+                    "{shown} is locked by the queue: it is kept for {} (pid {}, waiting for {count} path{} for {since}).",
                     waiter.story_id,
                     waiter.pid,
                     if count == 1 { "" } else { "s" },

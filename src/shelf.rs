@@ -79,6 +79,7 @@ impl Shelf {
             return Ok(());
         }
         held.note(keys)?;
+        self.exorcise(keys)?;
         let is_wanted = |key: &&Key| !self.index.queue(key).is_empty();
         let wanted: HashSet<Key> = keys.iter().filter(is_wanted).copied().collect();
         let passed = if wanted.is_empty() { wanted } else { self.pass_on(held, wanted, &[]) };
@@ -108,7 +109,10 @@ impl Shelf {
                     Ok(Found::Nothing) => true,
                     Ok(Found::Unreadable(_)) | Err(_) => false,
                 };
-            let is_gone = is_over && held.note(&[key]).is_ok() && self.unlink(&key).is_ok();
+            let is_gone = is_over
+                && held.note(&[key]).is_ok()
+                && self.exorcise(&[key]).is_ok()
+                && self.unlink(&key).is_ok();
             if !is_gone {
                 // Changed by somebody who knows no guard, or not to be had now: look again later.
                 let _ = self.reload(&key);

@@ -92,13 +92,13 @@ impl Shelf {
         }
     }
 
-    fn refused(&self, paths: &[(&Located, Key)], blocker: Blocker) -> Error {
+    fn refused(&mut self, paths: &[(&Located, Key)], blocker: Blocker) -> Error {
         let key = blocker.key();
         let (path, shown) = match paths.iter().find(|(_, of)| *of == key) {
             Some((path, _)) => (path.path.as_path(), path.named.as_str()),
-            None => (self.ground.root.as_path(), ""),
+            None => (paths[0].0.path.as_path(), paths[0].0.named.as_str()),
         };
-        let line = Line { waiters: self.index.queue(&key).len(), ..Line::default() };
+        let line = Line { waiters: self.living_queue(&key).len(), ..Line::default() };
         self.refusal(blocker, path, shown, line)
     }
 

@@ -81,7 +81,15 @@ pub fn list(root: &Path, clock: &dyn Clock, status: &mut Status) -> Result<(), E
     let by_age = |one: &Listed| (one.holder.record.acquired_at, one.holder.record.token);
     status.locks.sort_by_key(by_age);
     match &sight.queue {
-        Some(queue) => list_waiting(queue, clock, &fronts, &mut status.waiting),
+        Some(queue) => {
+            let mut is_dead = |holder| {
+                let told = lives.entry(holder).or_insert_with(|| {
+                    life(sight.holders.as_ref(), holder).unwrap_or(Life::Unknown)
+                });
+                *told == Life::Dead
+            };
+            list_waiting(queue, clock, &fronts, &mut is_dead, &mut status.waiting)
+        }
         None => Ok(()),
     }
 }
@@ -93,6 +101,7 @@ fn list_waiting(
     dir: &Dir,
     clock: &dyn Clock,
     fronts: &Fronts,
+    is_dead: &mut dyn FnMut(HolderId) -> bool,
     waiting: &mut Vec<Pending>,
 ) -> Result<(), Error> {
     let names = dir.names();
@@ -101,7 +110,9 @@ fn list_waiting(
         let (served, estimate_ms) = fronts.get(&key).copied().unwrap_or_default();
         let waiters = queue::read(dir, &key)
             .map_err(|cause| Error::system("read", &dir.path().join(key.to_string()), &cause))?;
-        let waiters = waiters.into_iter().filter(|waiter| Some(waiter.id) != served);
+        let mut waiters = waiters;
+        waiters.retain(|waiter| Some(waiter.id) != served && !is_dead(waiter.holder));
+        let waiters = waiters.into_iter();
         waiting.extend(waiters.zip(1..).map(|(waiter, place)| Pending {
             waited_ms: clock.wall_ms().saturating_sub(waiter.since),
             waiter,

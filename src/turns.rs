@@ -7,8 +7,9 @@
 //! kept for it, so singles cannot starve it; and as nobody is kept waiting for it by more than its place,
 //! it cannot starve singles. Two exceptions: the dead are skipped, and a waiter may be passed by a story
 //! that it is itself waiting for (directly or through others), since otherwise neither would ever go on.
-//! Each such passing is by a story that already holds what the waiter needs, and no new story can come to
-//! hold that before the waiter does, so passing ends.
+//! Each such passing is by a story that holds, or will be handed before the waiter, what that one needs.
+//! Where no story waits while it holds, as with sets asked for at once, there is no such passing; where
+//! stories do, passings can follow one another for as long as they go on holding and waiting.
 //!
 //! # Deadlock
 //! Nobody is queued, and nobody let in, where that would close a circle of stories that hold what the next
@@ -152,12 +153,15 @@ impl Shelf {
     ) -> HashSet<Key> {
         let mut passed = HashSet::new();
         let mut open: BTreeSet<Key> = open.iter().copied().chain(freed.iter().copied()).collect();
+        // A path that has a new holder is looked at again: others of its story wait no more.
+        let mut looked_at = open.clone();
         'again: loop {
             let is_tangled = self.index.is_tangled();
             if is_tangled {
                 open.extend(self.index.queued().copied());
+                looked_at.extend(self.index.queued().copied());
             }
-            for (key, waiter) in self.candidates(&open) {
+            for (key, waiter) in self.candidates(&looked_at) {
                 let keys = waiter.keys(&key);
                 let is_anothers = |record: &Record| record.story_id != waiter.story_id;
                 let is_shut = !open.contains(&key) && self.index.get(&key).is_some_and(is_anothers);
@@ -242,13 +246,31 @@ impl Shelf {
     pub(crate) fn unqueue(&mut self, id: WaiterId, keys: &[Key]) -> Result<(), Error> {
         let mut answer = Ok(());
         for key in keys {
-            let waiters = self.index.queue(key);
-            if waiters.iter().any(|waiter| waiter.id == id) {
-                let rest = waiters.iter().filter(|waiter| waiter.id != id).cloned().collect();
-                answer = answer.and(self.write_queue(key, rest));
+            let waiters = self.index.queue(key).to_vec();
+            let rest: Vec<Waiter> =
+                waiters.iter().filter(|waiter| waiter.id != id).cloned().collect();
+            if rest.len() < waiters.len() || self.index.is_haunted(key) {
+                let written = self.write_queue(key, rest);
+                if written.is_err() {
+                    // The index hides one who is served already, and remembers the entry.
+                    self.index.line_up(*key, waiters);
+                }
+                answer = answer.and(written);
             }
         }
         answer
+    }
+
+    /// Writes the queues anew that still name one who has been served.
+    ///
+    /// # Errors
+    /// What the system says; then the records of these keys must stay.
+    pub(crate) fn exorcise(&mut self, keys: &[Key]) -> Result<(), Error> {
+        for key in keys.iter().filter(|key| self.index.is_haunted(key)).copied().collect::<Vec<_>>()
+        {
+            self.write_queue(&key, self.index.queue(&key).to_vec())?;
+        }
+        Ok(())
     }
 
     pub(crate) fn write_queue(&mut self, key: &Key, waiters: Vec<Waiter>) -> Result<(), Error> {

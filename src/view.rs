@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::key::Key;
 use crate::publish;
 use crate::queue::Waiter;
 use crate::record::Record;
@@ -65,7 +64,7 @@ impl View {
         &mut self,
         progress: &Dir,
         entries: impl Iterator<Item = &'a str>,
-        queues: impl Iterator<Item = (&'a Key, &'a [Waiter])>,
+        waiters: impl Iterator<Item = (&'a Waiter, usize)>,
         now_ms: u64,
     ) -> bool {
         let mut json = format!("{{\"lastUpdated\":\"{}\",\"activeLocks\":[", iso(now_ms));
@@ -75,7 +74,6 @@ impl View {
         }
         json.push_str("\n]");
         // The old module's view has two fields: a third is there only while it says something.
-        let waiters = queues.flat_map(|(_, queue)| queue.iter().zip(1..));
         let mut waiters = waiters.map(|(waiter, place)| waiting(waiter, place)).peekable();
         if waiters.peek().is_some() {
             let waiters: Vec<String> = waiters.collect();

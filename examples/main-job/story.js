@@ -59,8 +59,8 @@ async function take(files) {
       return locks;
     } catch (error) {
       if (error.code !== 'ELOCKED') throw error;
-      journal.note('refused', { by: error.holder.storyId });
-      tell('refused', { message: error.message, by: error.holder.storyId });
+      journal.note('refused', { by: error.holder?.storyId });
+      tell('refused', { message: error.message, by: error.holder?.storyId });
       await sleep(between(RETRY_MS));
     }
   }
