@@ -92,6 +92,74 @@ export interface ScopeOptions extends WaitOptions {
   reason?: string | undefined;
 }
 
+/** A file's content: text as UTF-8, or bytes. */
+export type Content = string | NodeJS.ArrayBufferView;
+
+/** How files are written under their locks. */
+export interface ChangeOptions extends WaitOptions {
+  /**
+   * A lock, or a set of them, that the story has on all paths of the change: nothing is written
+   * unless it is current at that very moment, and it is kept. Without it the story's own lock is
+   * used and kept, or one is taken for the write and given up; `wait` and `signal` are for that.
+   */
+  lock?: Lock | LockSet | undefined;
+  /**
+   * Whether the files and their folders are flushed, so that a change that was answered outlives
+   * the machine's power. Default: `true`. Without it the change is as whole, and much faster.
+   */
+  durable?: boolean | undefined;
+  /** Why, in the story's words: shown to whoever is refused meanwhile. */
+  reason?: string | undefined;
+}
+
+/** How one file is written. */
+export interface PatchOptions extends ChangeOptions {
+  /**
+   * What the file must be: the hash of its content, or `null` for no file. If it is anything else,
+   * nothing is written, and the call rejects with `EBASE`. Default: anything.
+   */
+  expect?: string | null | undefined;
+  /** Whether to make the folders that the file lies in. Default: `false`. */
+  parents?: boolean | undefined;
+}
+
+/** How a diff is applied. */
+export interface DiffOptions extends ChangeOptions {
+  /** `true` to tell only whether it could be applied now: nothing is locked or written. */
+  check?: boolean | undefined;
+}
+
+/** A file that was written. */
+export interface WrittenFile {
+  /** The absolute path, its links resolved. */
+  path: string;
+  /** The SHA-256 of its content, in hex. */
+  hash: string;
+}
+
+/** A file that a diff has changed. */
+export interface ChangedFile {
+  /** The absolute path, its links resolved. */
+  path: string;
+  /** The SHA-256 of its content, in hex; `null` if it was removed. */
+  hash: string | null;
+}
+
+/** A file as it was read. */
+export type ReadFile = { content: Buffer; hash: string } | { content: null; hash: null };
+
+/** Who wrote a file last through a lock. */
+export interface Writer {
+  storyId: string;
+  pid: number;
+  /** The token of the lock that it was written under. */
+  token: number;
+  /** Since 1970, in ms. */
+  at: number;
+  /** The SHA-256 of what was written, in hex; `null` if the file was removed. */
+  hash: string | null;
+}
+
 /** Who holds a path, as seen at one moment. */
 export interface Holder {
   /** Starts with the story id; one of its kind. */
@@ -202,6 +270,11 @@ export interface LockErrorDetails {
   place?: number | undefined;
   waitedMs?: number | undefined;
   cycle?: readonly Arm[] | undefined;
+  expected?: string | null | undefined;
+  actual?: string | null | undefined;
+  writer?: Writer | null | undefined;
+  hunk?: number | undefined;
+  line?: number | undefined;
   hint?: string | undefined;
   cause?: unknown;
 }
@@ -220,6 +293,10 @@ export class LockError extends Error {
    * - `EQUEUEFULL`: as many wait for the path as may.
    * - `ENOTACQUIRED`: the story does not hold what it wants to renew or release.
    * - `ECOMPROMISED`: the lock was held, and was lost. Do not write the file.
+   * - `EFENCED`: a file was to be written under a lock that is not current any more, or is not of
+   *   this path. Nothing was written.
+   * - `EBASE`: the file is not what the change was made for. Nothing was written.
+   * - `EHUNK`: a diff does not match the files. Nothing was written.
    * - `EBADRECORD`: what stands at the record's name cannot be read, and counts as held.
    * - `EINTERNAL`: a defect of storylock.
    * - the system's own code, such as `ENOSPC`, `EACCES` or `ENOTSUP`.
@@ -230,6 +307,9 @@ export class LockError extends Error {
     | 'EQUEUEFULL'
     | 'ENOTACQUIRED'
     | 'ECOMPROMISED'
+    | 'EFENCED'
+    | 'EBASE'
+    | 'EHUNK'
     | 'EBADRECORD'
     | 'EINTERNAL'
     | (string & {});
@@ -252,6 +332,16 @@ export class LockError extends Error {
    * holds; the last one waits for what this story holds.
    */
   readonly cycle?: readonly Arm[];
+  /** Of `EBASE`: the hash that the file was to have; `null` for no file. */
+  readonly expected?: string | null;
+  /** Of `EBASE`: the hash that it has; `null` if there is no file. */
+  readonly actual?: string | null;
+  /** Of `EBASE`: who wrote it last through a lock; `null` if that is not known. */
+  readonly writer?: Writer | null;
+  /** Of `EHUNK`: which hunk of the file does not match, from 1. */
+  readonly hunk?: number;
+  /** Of `EHUNK`: the line of the file that the hunk says it is for, from 1. */
+  readonly line?: number;
   /** What to do next. */
   readonly hint?: string;
 }
@@ -490,6 +580,39 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
   ): Promise<T>;
 
   /**
+   * Replaces a file, whole or not at all, and only while the story's lock on it is current at that
+   * very moment: a story that lost its lock cannot overwrite its successor's work. Readers see the
+   * old content or the new one. The mode is kept, the owner where the system allows it; a link is
+   * written through and stays. A lock that the story has is used and kept; otherwise one is taken
+   * and given up again, whatever happens.
+   *
+   * `content` may be a function of what the file is, `null` for no file: it is called under the
+   * lock, and what it resolves to is written only if the file is still what it was given.
+   *
+   * Rejects with `ELOCKED` before anything is touched; with `EFENCED` when the lock was lost; with
+   * `EBASE` when the file is not what `expect` says; with whatever the function rejects with; with
+   * what the system says. The file is untouched then.
+   */
+  applyPatch(
+    path: string,
+    storyId: string,
+    content: Content | ((current: Buffer | null) => Content | PromiseLike<Content>),
+    options?: PatchOptions,
+  ): Promise<WrittenFile>;
+
+  /**
+   * Applies a unified diff as git makes it, to all of its files or to none, fenced as
+   * {@link applyPatch}: changes, new files, deletions, renames, modes, binary ones by `--binary`.
+   * Its paths are seen from the project's root, and are locked as one set. If the process is killed
+   * in the middle, whoever takes any lock next finishes the change or undoes it first.
+   *
+   * Rejects with `EHUNK` naming file, hunk and line where the diff does not match; with
+   * `ERR_INVALID_ARG_VALUE` for what is no diff, and for paths that leave the project or lead into
+   * `.git` or `.ai/locks`; otherwise as {@link applyPatch}. No file is touched then.
+   */
+  applyDiff(diff: Content, storyId: string, options?: DiffOptions): Promise<ChangedFile[]>;
+
+  /**
    * Resolves to everything that is held and waited for, by every process, as read from the disk
    * now. Never rejects: what could not be looked at is told by `error`.
    */
@@ -508,6 +631,15 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    */
   close(): Promise<void>;
 }
+
+/** The SHA-256 of a content in hex: what `expect` compares. Throws on what is no content. */
+export function hash(content: Content): string;
+
+/**
+ * Resolves to a file's content and its hash, of one look: for `expect`. Where there is no file both
+ * are `null`. Takes no lock and needs none.
+ */
+export function read(path: string): Promise<ReadFile>;
 
 /** A ready manager of the project around the working directory. */
 export const lockManager: LockManager;

@@ -7,31 +7,19 @@ const { createHash } = require('node:crypto');
 const fs = require('node:fs');
 const path = require('node:path');
 
+const widthOf = require('string-width');
+
 const shell = require('./fixtures/cli-shell.js');
 
 const { PROGRAM, onTerminal, project, storylock, until } = shell;
 
 let root;
+const { answerOf, refusalOf, isFree } = shell.commandsIn(() => root);
 beforeEach(() => {
   root = project();
 });
 afterEach(shell.cleanUp);
 
-/** Runs a command in the project that must be done, silently, and answers its JSON. */
-async function answerOf(...args) {
-  const { code, stdout, stderr } = await storylock(args, { cwd: root });
-  expect({ args, code, stderr }).toEqual({ args, code: 0, stderr: '' });
-  return JSON.parse(stdout);
-}
-
-/** Runs a command in the project that must be refused with this code, without an answer. */
-async function refusalOf(code, ...args) {
-  const outcome = await storylock(args, { cwd: root });
-  expect({ args, ...outcome }).toMatchObject({ args, code, stdout: '' });
-  return outcome.stderr;
-}
-
-const isFree = async (file) => (await storylock(['check', file], { cwd: root })).code === 0;
 const inProject = (...names) => path.join(root, ...names);
 
 describe('the words of the module that this one replaces', () => {
@@ -301,12 +289,14 @@ describe('on a terminal', () => {
     expect(screen).toBe(`No locks in ${root}.`);
   });
 
-  test('a long path goes over several lines of a narrow terminal, whole', async () => {
-    const name = 'deep/'.repeat(20) + 'file.js';
+  test.each([
+    ['long', 'deep/'.repeat(20) + 'file.js'],
+    ['wide', `${'深い/'.repeat(20)}👩‍👩‍👧.js`],
+  ])('a %s path goes over several lines of a narrow terminal, whole', async (_, name) => {
     await answerOf('acquire', name, 'AH-1');
     const { screen } = await onTerminal(['status'], { cwd: root, columns: 100 });
     const lines = screen.split('\n').slice(1, -2);
-    for (const line of lines) expect(line.length).toBeLessThanOrEqual(100);
+    for (const line of lines) expect(widthOf(line)).toBeLessThanOrEqual(100);
     expect(lines.map((line) => line.split(' ')[0]).join('')).toBe(name);
   });
 
@@ -360,6 +350,17 @@ describe('bad input is refused before anything is touched', () => {
     ['a timeout in another notation', ['acquire', 'a', '--timeout', '0x10']],
     ['a timeout without an end', ['acquire', 'a', '--timeout', 'Infinity']],
     ['a timeout without a value', ['acquire', 'a', '--timeout']],
+    ['a timeout beyond all numbers', ['renew', 'a', '--timeout', '9'.repeat(400)]],
+    ['a negative wait', ['acquire', 'a', '--wait=-5']],
+    ['a wait beyond 2^53', ['acquire', 'a', '--wait=9007199254740993']],
+    ['a wait beyond all numbers', ['acquire', 'a', `--wait=${'9'.repeat(400)}`]],
+    ['a wait that is no number', ['acquire', 'a', '--wait=soon']],
+    ['a wait in another notation', ['run', '--story', 'AH-1', '--wait=1e3', 'a', '--', 'true']],
+    ['a wait with a unit', ['acquire', 'a', '--wait=5s']],
+    ['a wait of part of a ms', ['acquire', 'a', '--wait=0.5']],
+    ['a wait in another word', ['acquire', 'a', '--wait=Infinity']],
+    ['a wait with nothing after =', ['acquire', 'a', '--wait=']],
+    ['a wait for what is never waited for', ['release', 'a', '--wait']],
     ['an empty root', ['acquire', 'a', '--root', '']],
     ['too many words', ['check', 'a', 'b']],
     ['no story to clean up', ['cleanup']],
@@ -396,7 +397,8 @@ describe('the drop-in as a module', () => {
   test('gives { LockManager, lockManager } and loads nothing of the command line', async () => {
     const script = `
       const drop = require(${JSON.stringify(PROGRAM)});
-      const loaded = Object.keys(require.cache).filter((name) => /commander|cli-table3/.test(name));
+      const ofCommandLine = /commander|cli-table3|string-width/;
+      const loaded = Object.keys(require.cache).filter((name) => ofCommandLine.test(name));
       const isReady = drop.lockManager instanceof drop.LockManager;
       console.log(JSON.stringify([Object.keys(drop), isReady, loaded]));
     `;

@@ -1,8 +1,8 @@
 'use strict';
 
 /**
- * A disk that takes nothing more, or nothing at all: nothing is granted that is not certain, what is
- * held stays held and can be given up, and the error names the path and what to do.
+ * A disk that takes nothing more, or nothing at all: nothing is granted that is not certain, what
+ * is held stays held and can be given up, and the error names the path and what to do.
  */
 
 const fs = require('node:fs');

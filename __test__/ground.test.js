@@ -1,9 +1,9 @@
 'use strict';
 
 /**
- * The ground under the locks: what is removed, missing or damaged harms nobody. Holders are told that
- * they lost their locks, callers what to do, and tokens go on rising. What cannot be written is in
- * disk.test.js, what was planted in hostile.test.js.
+ * The ground under the locks: what is removed, missing or damaged harms nobody. Holders are told
+ * that they lost their locks, callers what to do, and tokens go on rising. What cannot be written
+ * is in disk.test.js, what was planted in hostile.test.js.
  */
 
 const { spawn } = require('node:child_process');
@@ -175,7 +175,7 @@ describe('what was removed or damaged beside the records', () => {
     expect(reclaimed).toMatchObject({ storyId: 'AH-2', how: 'died' });
   });
 
-  test('the folder of holder files: the next lock is granted, and holders keep theirs', async () => {
+  test('the folder of holder files: the next lock is granted, others are kept', async () => {
     const stories = await startAll(2, () => startProcess(at.root));
     const lock = await stories[0].call('acquire', 'a.js', 'AH-1', Infinity);
     await stories[1].call('release', 'none.js', 'AH-2');

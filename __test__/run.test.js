@@ -16,6 +16,7 @@ const COMMAND = path.join(__dirname, 'fixtures', 'cli-command.js');
 const NODE = process.execPath;
 
 let root;
+const { answerOf, holderOf, isFree } = shell.commandsIn(() => root);
 beforeEach(() => {
   root = project();
 });
@@ -34,12 +35,6 @@ async function waiting({ paths = ['src/app.js'], words = [], env } = {}) {
   const [, pid] = await running.says(/ready (\d+)\n/);
   return { running, pid: Number(pid) };
 }
-
-const holderOf = async (file) => {
-  const { stdout } = await storylock(['check', file], { cwd: root });
-  return JSON.parse(stdout);
-};
-const isFree = async (file) => (await holderOf(file)) === null;
 
 describe('the exit code is the command’s', () => {
   test.each([0, 1, 2, 7, 255])('%d', async (code) => {
@@ -109,21 +104,46 @@ describe('the command', () => {
     expect(await isFree('a')).toBe(true);
   });
 
-  test('finds the lock that its story had before, and leaves it as it was', async () => {
-    const args = ['acquire', 'src/app.js', 'AH-1', '--timeout', '600000'];
-    const before = JSON.parse((await storylock(args, { cwd: root })).stdout);
+  test('holds the lock that its story had before, bound while it runs', async () => {
+    const before = await answerOf('acquire', 'src/app.js', 'AH-1', '--timeout', '600000');
+    const { running } = await waiting();
+    const { lockId } = before;
+    expect(await holderOf('src/app.js')).toMatchObject({ lockId, timeout: null, detached: false });
+    running.child.stdin.write('stop\n');
+    expect(await running.ended).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  test('leaves that lock as it found it, with its lease begun anew', async () => {
+    const timeout = 600_000;
+    const before = await answerOf('acquire', 'src/app.js', 'AH-1', '--timeout', `${timeout}`);
+    await until(Date.now, (now) => now > before.expiresAt - timeout + 500);
+    const begun = Date.now();
     expect(await runOf('true')).toMatchObject({ code: 0, stderr: '' });
-    expect(await holderOf('src/app.js')).toMatchObject({ lockId: before.lockId, timeout: 600_000 });
+    const after = await holderOf('src/app.js');
+    expect(after).toMatchObject({ lockId: before.lockId, timeout, detached: true });
+    expect(after.expiresAt).toBeGreaterThanOrEqual(begun + timeout);
+    expect(await answerOf('release', 'src/app.js', 'AH-1')).toBe(true);
+    expect(await isFree('src/app.js')).toBe(true);
+  });
+
+  test('leaves it so when it failed or was killed too', async () => {
+    const before = await answerOf('acquire', 'src/app.js', 'AH-1', '--timeout', '600000');
+    for (const [end, code] of [['exit 3', 3], ['kill -9 $$', 137]]) {
+      expect(await runOf('sh', '-c', end)).toMatchObject({ code, stderr: '' });
+      const { lockId } = before;
+      expect(await holderOf('src/app.js')).toMatchObject({ lockId, timeout: 600_000 });
+    }
   });
 
   test('keeps such a lock for as long as it runs, whatever lease is left', async () => {
-    const args = ['acquire', 'src/app.js', 'AH-1', '--timeout', '3000'];
-    const before = JSON.parse((await storylock(args, { cwd: root })).stdout);
+    const before = await answerOf('acquire', 'src/app.js', 'AH-1', '--timeout', '1000');
     const { running } = await waiting();
     await until(Date.now, (now) => now > before.expiresAt + 200);
-    expect(await holderOf('src/app.js')).toMatchObject({ lockId: before.lockId });
+    const { lockId } = before;
+    expect(await holderOf('src/app.js')).toMatchObject({ lockId });
     running.child.stdin.write('stop\n');
     expect(await running.ended).toMatchObject({ code: 0, stderr: '' });
+    expect(await holderOf('src/app.js')).toMatchObject({ lockId, timeout: 1000, detached: true });
     await until(() => isFree('src/app.js'), Boolean);
   });
 

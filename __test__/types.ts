@@ -7,11 +7,20 @@ import {
   LockError,
   LockManager,
   LockSet,
+  hash,
   lockManager,
+  read,
   type AcquireOptions,
   type ActiveLock,
+  type Arm,
+  type ChangedFile,
   type Holder,
+  type PatchOptions,
+  type PendingLock,
   type Reclaimed,
+  type WaitOptions,
+  type Writer,
+  type WrittenFile,
   type Status,
 } from 'storylock';
 import * as dropIn from 'storylock/tools/orchestrator/locks.js';
@@ -21,6 +30,7 @@ const project: string = manager.root;
 const same: typeof LockManager = dropIn.LockManager;
 const ready: LockManager = dropIn.lockManager;
 new LockManager();
+new LockManager({ queueLimit: 10 });
 // @ts-expect-error an option that is not known
 new LockManager({ rot: '/project' });
 // @ts-expect-error a root is a string
@@ -74,6 +84,30 @@ export async function sets(): Promise<void> {
   await manager.acquireAll('a', 'AH-011');
 }
 
+export async function waiting(): Promise<void> {
+  const options: WaitOptions = { wait: Infinity, signal: AbortSignal.timeout(1000) };
+  const lock: Lock = await manager.acquire('a', 'AH-011', { ...options, timeout: 5000 });
+  const perhaps: Lock | null = await manager.tryAcquire('a', 'AH-011', { wait: 0 });
+  const set: LockSet = await manager.acquireAll(['a', 'b'], 'AH-011', options);
+  const length: number = await manager.withLock('a', 'AH-011', options, ({ lock: held }) => {
+    return held.filePath.length;
+  });
+  await manager.runStory('AH-011', ['a'], { wait: 5000, reason: 'why' }, ({ locks }) => locks);
+  const line: PendingLock[] = (await manager.status()).waiting;
+  const first: PendingLock | undefined = line[0];
+  const estimate: number | null | undefined = first?.estimate;
+  const facts: number[] = first ? [first.since, first.waited, first.place, first.paths] : [];
+  const texts: (string | null)[] = first ? [first.storyId, first.filePath, first.reason] : [];
+  console.log(lock, perhaps, set, length, estimate, facts, texts);
+
+  // @ts-expect-error a time is in ms
+  await manager.acquire('a', 'AH-011', { wait: '5s' });
+  // @ts-expect-error the controller's signal, not the controller
+  await manager.acquire('a', 'AH-011', { signal: new AbortController() });
+  // @ts-expect-error the limit is the manager's
+  await manager.acquire('a', 'AH-011', { queueLimit: 1 });
+}
+
 export async function disposal(): Promise<void> {
   await using lock = await manager.acquire('a', 'AH-011');
   await using set = await manager.acquireAll(['b', 'c'], 'AH-011');
@@ -101,6 +135,39 @@ export async function scopes(): Promise<void> {
   await manager.withLock('a', 'AH-011');
 }
 
+export async function patches(): Promise<void> {
+  const base = await read('a');
+  const text: string | undefined = base.content?.toString();
+  const sum: string = base.hash ?? hash('');
+  const options: PatchOptions = { expect: base.hash, parents: true, durable: false };
+  const file: WrittenFile = await manager.applyPatch('a', 'AH-011', 'text', options);
+  const next: string = file.hash;
+  await manager.applyPatch('a', 'AH-011', Buffer.from('bytes'), { expect: null });
+  await manager.applyPatch('a', 'AH-011', new Uint16Array(2), { wait: 5000, reason: 'why' });
+  await manager.applyPatch('a', 'AH-011', (now) => `${now?.toString() ?? ''}more`);
+  await manager.applyPatch('a', 'AH-011', async () => new DataView(new ArrayBuffer(2)));
+  const lock: Lock = await manager.acquire('a', 'AH-011');
+  const set: LockSet = await manager.acquireAll(['a', 'b'], 'AH-011');
+  await manager.applyPatch('a', 'AH-011', 'text', { lock });
+  const files: ChangedFile[] = await manager.applyDiff('diff', 'AH-011', { lock: set });
+  await manager.applyDiff(Buffer.from('diff'), 'AH-011', { check: true, wait: Infinity });
+  const gone: string | null | undefined = files[0]?.hash;
+  console.log(text, sum, next, gone);
+
+  // @ts-expect-error a number is no content
+  await manager.applyPatch('a', 'AH-011', 5);
+  // @ts-expect-error a buffer is no view of itself
+  await manager.applyPatch('a', 'AH-011', new ArrayBuffer(2));
+  // @ts-expect-error a function answers with a content
+  await manager.applyPatch('a', 'AH-011', () => undefined);
+  // @ts-expect-error the check is of a diff
+  await manager.applyPatch('a', 'AH-011', 'text', { check: true });
+  // @ts-expect-error a diff says itself what its files must be
+  await manager.applyDiff('diff', 'AH-011', { expect: null });
+  // @ts-expect-error the lock, not its token
+  await manager.applyPatch('a', 'AH-011', 'text', { lock: lock.token });
+}
+
 export async function byName(): Promise<void> {
   const released: true = await manager.release('a', 'AH-011');
   const renewed: Lock = await manager.renew('a', 'AH-011', 5000);
@@ -126,6 +193,23 @@ export async function errors(): Promise<void> {
     if (error.code === 'ELOCKED') {
       console.log(error.path, error.hint, error.holder?.storyId, error.holder?.expiresAt);
     }
+    if (error.code === 'EDEADLK') {
+      const circle: readonly Arm[] = error.cycle ?? [];
+      console.log(circle.map(({ storyId, path, heldBy }) => `${storyId} ${path} ${heldBy}`));
+    }
+    if (error.code === 'EBASE') {
+      const writer: Writer | null | undefined = error.writer;
+      const hashes: (string | null | undefined)[] = [error.expected, error.actual, writer?.hash];
+      console.log(writer?.storyId, writer?.at, hashes);
+    }
+    if (error.code === 'EHUNK') {
+      const place: (number | undefined)[] = [error.hunk, error.line];
+      console.log(place);
+    }
+    const ranOut: boolean = error.reason === 'wait';
+    const line: (number | undefined)[] = [error.waiters, error.place, error.waitedMs];
+    // @ts-expect-error there are two reasons
+    console.log(ranOut, line, error.reason === 'waited');
     const system: boolean = error.code === 'ENOSPC';
     // @ts-expect-error it may not be known
     const certain: string = error.path;

@@ -51,8 +51,7 @@ async function write(engine, { path, storyId, content, options }, grants) {
 /** The locks of a change: those given, or a scope over the paths while `work` runs. */
 async function underLocks(engine, { paths, storyId, options, queueLimit }, work) {
   if (options.lock) {
-    const locks = options.lock.locks ?? [options.lock];
-    return await work(locks.map(grantOf));
+    return await work(grantsOf(options.lock));
   }
   const { wait, signal, reason } = options;
   const scope = { wait, signal, reason, queueLimit, timeout: Infinity, scope: true };
@@ -67,6 +66,14 @@ async function underLocks(engine, { paths, storyId, options, queueLimit }, work)
   }
   done(await engine.letGo(grants, true));
   return value;
+}
+
+function grantsOf(lock) {
+  try {
+    return (lock.locks ?? [lock]).map(grantOf);
+  } catch {
+    throw invalidType('options.lock', 'a Lock or a LockSet of this copy of storylock', lock);
+  }
 }
 
 function withoutUndefined(options) {

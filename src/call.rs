@@ -244,3 +244,8 @@ pub fn closed() -> Error {
     Error::new(Code::Closed, "This lock manager is closed.")
         .hint("Make a new one: new LockManager().")
 }
+
+/// What a call that waits is told when its asker called it off.
+pub fn called_off() -> Error {
+    Error::new(Code::Aborted, "The request was called off.")
+}

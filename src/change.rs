@@ -79,8 +79,13 @@ pub struct Staged {
     made_folders: Vec<PathBuf>,
     /// What each target was when it was looked at: anything else since then is somebody else's.
     seen: Vec<Option<(Identity, u64, u64)>>,
+    /// What each target was to be.
+    bases: Vec<Base>,
     durable: bool,
     is_used: bool,
+    is_stuck: bool,
+    /// Why nothing is to be put in place, to be said once the locks are known to be current.
+    refusal: Option<Error>,
 }
 
 impl Staged {
@@ -104,8 +109,11 @@ impl Staged {
             beside: Vec::new(),
             made_folders: Vec::new(),
             seen: Vec::new(),
+            bases: Vec::new(),
             durable,
             is_used: false,
+            is_stuck: false,
+            refusal: None,
         };
         let planned: Result<Vec<PathBuf>, Error> =
             edits.iter().map(|edit| edit.target.clone().canonical()).collect();
@@ -120,6 +128,11 @@ impl Staged {
         for ((edit, path), beside) in edits.into_iter().zip(planned).zip(&beside) {
             if let Err(error) = staged.add(edit, &path, beside, keys) {
                 staged.discard(notes);
+                // Who has lost the lock is to hear that first: reading again would not help.
+                if error.code == Code::Base {
+                    staged.refusal = Some(error);
+                    return Ok(staged);
+                }
                 return Err(error);
             }
         }
@@ -130,26 +143,25 @@ impl Staged {
         let failed = |verb: &str, cause: &io::Error| Error::system(verb, path, cause);
         let key = Key::of(path);
         if !keys.contains(&key) {
-            return Err(Error::new(
-                Code::Fenced,
-                format!(
-                    "{} leads to another file than the one that is locked.",
-                    edit.target.path().display()
-                ),
-            )
-            .at(edit.target.path())
-            .hint("Nothing was written. A link on the way was changed: acquire it again."));
+            let message = format!("{} is not what the lock is for.", edit.target.path().display());
+            return Err(Error::new(Code::Fenced, message)
+                .at(edit.target.path())
+                .hint("Nothing was written. Give the lock of this very file; if a link on the way was changed, acquire it again."));
         }
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(failed("write", &io::ErrorKind::IsADirectory.into()));
         };
         let entry = match Dir::entry_at(path) {
             Ok(entry) if entry.is_file => Some(entry),
+            Ok(_) if path.is_dir() => {
+                return Err(failed("write", &io::ErrorKind::IsADirectory.into()));
+            }
             Ok(_) => return Err(failed("write", &io::Error::other("it is not a regular file"))),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
             Err(cause) => return Err(failed("look at", &cause)),
         };
         check_base(edit.base, entry.is_some(), path)?;
+        self.bases.push(edit.base);
         self.seen.push(entry.map(|entry| (entry.identity, entry.changed_ms, entry.len)));
         if edit.make_parents && entry.is_none() {
             self.make_folders(folder)?;
@@ -209,12 +221,15 @@ impl Staged {
     /// `EBASE` where a file was changed since it was looked at; what the system says. All steps are taken
     /// back then.
     pub fn commit(&mut self, locks: &Dir) -> Result<(), Error> {
-        for (one, seen) in self.moves.iter().zip(&self.seen) {
+        if let Some(refusal) = self.refusal.take() {
+            return Err(refusal);
+        }
+        for ((one, seen), base) in self.moves.iter().zip(&self.seen).zip(&self.bases) {
             let path = one.folder.join(&one.name);
             let now = Dir::entry_at(&path).ok();
             let now = now.map(|entry| (entry.identity, entry.changed_ms, entry.len));
             if now != *seen {
-                return Err(changed_meanwhile(&path));
+                return Err(changed_meanwhile(*base, &path));
             }
         }
         if self.moves.len() > 1 {
@@ -224,10 +239,14 @@ impl Staged {
         for (number, one) in self.moves.iter().enumerate() {
             if let Err(cause) = one.make() {
                 for done in self.moves[..number].iter().rev() {
-                    // A step that can be made can be taken back; if not, the journal stays to tell.
-                    done.take_back().map_err(|cause| {
-                        Error::system("take back", &done.folder.join(&done.name), &cause)
-                    })?;
+                    let path = done.folder.join(&done.name);
+                    if let Err(cause) = done.take_back() {
+                        // The journal stays to tell, and what it names.
+                        self.is_stuck = true;
+                        return Err(Error::system("take back", &path, &cause).hint(
+                            "The change is half made: the journal in .ai/locks knows the rest, and the next call finishes it once the files can be written.",
+                        ));
+                    }
                 }
                 journal::end(locks, self.moves.len());
                 self.is_used = false;
@@ -238,8 +257,18 @@ impl Staged {
         Ok(())
     }
 
+    /// The file that goes by a key, as far as it got here.
+    pub fn path_of(&self, key: &Key) -> Option<PathBuf> {
+        let at = self.hashes.iter().position(|(of, _)| of == key);
+        let found = at.and_then(|at| self.moves.get(at)).map(|one| one.folder.join(&one.name));
+        found.or_else(|| self.refusal.as_ref().and_then(|refusal| refusal.path.clone()))
+    }
+
     /// Removes what is not needed any more: the old contents after a commit, the new ones without.
     pub fn discard(&mut self, notes: &Dir) {
+        if self.is_stuck {
+            return;
+        }
         for beside in &self.beside {
             let _ = std::fs::remove_file(beside);
         }
@@ -276,7 +305,11 @@ fn write_beside(path: &Path, content: &[u8]) -> io::Result<File> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let mut file = tempfile::Builder::new().prefix(name).rand_bytes(0).tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(name)
+        .rand_bytes(0)
+        .permissions(sys::new_file_mode())
+        .tempfile_in(folder)?;
     file.write_all(content)?;
     let (file, path) = file.into_parts();
     path.keep().map_err(|kept| kept.error)?;
@@ -307,10 +340,13 @@ fn wrong_base(base: Base, actual: Option<Hash>, path: &Path) -> Error {
     let told = |hash: Option<Hash>| {
         hash.map_or("no file".to_owned(), |hash| format!("content {}", Key(hash)))
     };
+    let expected_text = match base {
+        Base::Any => "what it was a moment ago".to_owned(),
+        Base::Absent | Base::Hash(_) => told(expected),
+    };
     let message = format!(
-        "{} has changed: expected {}, found {}.",
+        "{} has changed: expected {expected_text}, found {}.",
         path.display(),
-        told(expected),
         told(actual)
     );
     Error::new(Code::Base, message)
@@ -319,10 +355,9 @@ fn wrong_base(base: Base, actual: Option<Hash>, path: &Path) -> Error {
         .hint("Nothing was written. Read it again and make the change anew.")
 }
 
-fn changed_meanwhile(path: &Path) -> Error {
-    Error::new(Code::Base, format!("{} was changed by somebody who holds no lock.", path.display()))
-        .at(path)
-        .hint("Nothing was written. Read it again and make the change anew.")
+/// Somebody who holds no lock wrote it since it was looked at.
+fn changed_meanwhile(base: Base, path: &Path) -> Error {
+    wrong_base(base, std::fs::read(path).ok().map(|content| hash(&content)), path)
 }
 
 /// A hash as 64 hex digits.

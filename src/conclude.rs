@@ -32,6 +32,11 @@ impl Desk {
     ) -> Vec<Granted> {
         // Losses come before grants: what is granted now is not what was lost.
         self.notice(&round.changed, round.is_new_ground, given_up);
+        self.take_turns(round)
+    }
+
+    /// Takes in the turns that came in a round, once those who lined up in it are known.
+    pub(crate) fn take_turns(&mut self, round: Round) -> Vec<Granted> {
         let mut granted = Vec::new();
         for (id, grants) in round.granted {
             match self.waits.remove(id) {
@@ -40,7 +45,8 @@ impl Desk {
                 None => {
                     let fresh = grants.iter().filter(|grant| grant.is_fresh);
                     let grants = fresh.map(|grant| (grant.key, grant.record.token)).collect();
-                    self.store.run(&[Step::LetGo(grants)]);
+                    let round = self.store.run(&[Step::LetGo(grants)]);
+                    granted.extend(self.absorb(round, &HashMap::new()));
                 }
             }
         }
@@ -59,6 +65,7 @@ impl Desk {
             displaced.iter().map(|waiting| Step::Acquire(waiting.ask.clone())).collect();
         let mut round = self.store.run(&steps);
         let answers = std::mem::take(&mut round.answers);
+        self.notice(&round.changed, round.is_new_ground, &HashMap::new());
         let mut granted = Vec::new();
         for (waiting, answer) in displaced.into_iter().zip(answers) {
             match answer {
@@ -68,7 +75,7 @@ impl Desk {
                 Err(error) => self.refuse(&waiting, error),
             }
         }
-        granted.extend(self.absorb(round, &HashMap::new()));
+        granted.extend(self.take_turns(round));
         self.conclude(granted, &HashMap::new());
     }
 

@@ -55,7 +55,7 @@ pub struct Desk {
     /// Changes in place that are to be flushed before they are answered.
     pub(crate) committed: Vec<(ClientId, u64, Arc<Mutex<Staged>>)>,
     /// Changes that came to nothing, and what they made is to be removed.
-    pub(crate) dropped: Vec<Arc<Mutex<Staged>>>,
+    pub(crate) dropped: Vec<(ClientId, u64, Arc<Mutex<Staged>>, Error)>,
     /// Locks whose leases are not yet what their claims want.
     pub(crate) unsettled: HashSet<Key>,
     wake: Option<Wake>,
@@ -96,21 +96,26 @@ impl Desk {
             served.extend(request.served.take());
         }
         // What ends something goes by what this very batch begins: a scope that opens keeps the lock
-        // that another closes on; a client that closes gives up what it is granted here, too.
-        let (mut first, mut ending, mut closing) = (Vec::new(), Vec::new(), Vec::new());
+        // that another closes on. A client that closes gives up what it was granted before, and
+        // whoever calls after that finds it given up.
+        let mut rounds: Vec<Vec<Request>> = Vec::new();
+        let (mut begin, mut end) = (Vec::new(), Vec::new());
+        let mut closed: Vec<ClientId> = Vec::new();
         for request in batch {
             match request.call {
-                Call::Close => closing.push(request),
-                Call::Cancel { .. } | Call::LetGo { scope: true, .. } => ending.push(request),
-                _ => first.push(request),
+                Call::Close => {
+                    closed.push(request.client);
+                    rounds.extend([std::mem::take(&mut begin), std::mem::take(&mut end)]);
+                    rounds.push(vec![request]);
+                }
+                Call::Cancel { .. } | Call::LetGo { scope: true, .. } => end.push(request),
+                _ => begin.push(request),
             }
         }
-        let closed: Vec<ClientId> = closing.iter().map(|request| request.client).collect();
+        rounds.extend([begin, end]);
         let work = || {
-            for requests in [first, ending, closing] {
-                if !requests.is_empty() {
-                    self.work(requests);
-                }
+            for requests in rounds.into_iter().filter(|requests| !requests.is_empty()) {
+                self.work(requests);
             }
         };
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
@@ -190,8 +195,8 @@ impl Desk {
         std::mem::take(&mut self.committed)
     }
 
-    /// The changes that came to nothing since this was asked last.
-    pub fn take_dropped(&mut self) -> Vec<Arc<Mutex<Staged>>> {
+    /// The changes that came to nothing since this was asked last, and why.
+    pub fn take_dropped(&mut self) -> Vec<(ClientId, u64, Arc<Mutex<Staged>>, Error)> {
         std::mem::take(&mut self.dropped)
     }
 
@@ -235,6 +240,7 @@ impl Desk {
                 Some(record) if record.token == holding.record.token => {
                     let record = record.clone();
                     self.holdings.refresh(&key, &record, &*self.clock);
+                    self.unsettled.insert(key);
                 }
                 known => {
                     let error = holding.lost(known, is_new_ground, &*self.clock);

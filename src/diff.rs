@@ -13,6 +13,7 @@ use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKi
 
 use crate::change::{Action, Base, Edit};
 use crate::error::{Code, Error};
+use crate::hunks;
 use crate::key::Target;
 
 /// What a file shall be once a diff is applied.
@@ -129,7 +130,26 @@ fn parse(diff: &[u8]) -> Result<Files<'_>, Error> {
             }
         }
     };
+    check(diff, &files).map_err(wrong)?;
     Ok(files)
+}
+
+/// Whether every line of the diff is in what the library understood.
+fn check(diff: &[u8], files: &Files<'_>) -> Result<(), String> {
+    let parts = hunks::parts(diff)?;
+    if parts.len() != files.len() {
+        return Err(format!("{} files are in it, {} are understood", parts.len(), files.len()));
+    }
+    for (part, file) in parts.iter().zip(files) {
+        let understood = file.patch().as_text().map_or(0, |patch| patch.hunks().len());
+        if part.hunks != understood {
+            return Err(format!("a file has {} hunks, {understood} are understood", part.hunks));
+        }
+        if part.removes && !file.operation().is_delete() {
+            return Err("a file is to be removed, but its lines are not".to_owned());
+        }
+    }
+    Ok(())
 }
 
 fn operation(file: &FilePatch<'_, [u8]>) -> Result<Operation, Error> {
@@ -207,7 +227,8 @@ fn within(path: &[u8], root: &Path) -> Result<PathBuf, Error> {
     if inside.starts_with(".ai/locks") || inside.starts_with(".git") {
         return refuse("that is the state of locks or of git");
     }
-    Ok(target.path().to_owned())
+    // Two names of one file are one file.
+    Ok(canonical)
 }
 
 /// What a file shall be so far; what it is, if nothing has touched it yet.

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -28,6 +28,8 @@ use crate::workbench;
 
 /// The most calls served under one taking of the guard.
 const BATCH: usize = 256;
+/// The longest that a busy engine goes on without looking after leases and the ground.
+const LONGEST: Duration = Duration::from_secs(1);
 /// How long a process that exits waits for its locks to be given up; the kernel frees them anyway.
 const FAREWELL: Duration = Duration::from_millis(250);
 
@@ -114,19 +116,22 @@ fn run(
     };
     runtime.block_on(async {
         let mut batch = Vec::new();
+        let mut tended = Instant::now();
         let (back, mut finished) = unbounded_channel();
         loop {
             let rest = desk.tend_in();
             tokio::select! {
-                biased;
                 count = calls.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         break;
                     }
                     workbench::take(&mut batch, &mut desk, &back);
                     desk.serve(std::mem::take(&mut batch), tell_life_line);
-                    if desk.tend_in().is_some_and(|rest| rest.is_zero()) {
+                    // A stream of calls must not put off for ever what time alone tells.
+                    let is_due = |rest: Duration| rest.is_zero() || tended.elapsed() >= LONGEST;
+                    if desk.tend_in().is_some_and(is_due) {
                         desk.tend();
+                        tended = Instant::now();
                     }
                 }
                 Some(request) = finished.recv() => desk.serve(vec![request], tell_life_line),

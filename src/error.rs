@@ -239,7 +239,11 @@ impl Error {
     #[must_use]
     pub fn written_by(mut self, writer: Writer) -> Error {
         if let Some(base) = &mut self.0.base {
-            let _ = write!(self.0.message, " {} wrote it last.", writer.story_id);
+            let _ = write!(
+                self.0.message,
+                " {} was the last to write it through storylock.",
+                writer.story_id
+            );
             base.writer = Some(writer);
         }
         self
@@ -285,17 +289,17 @@ fn remedy(cause: &io::Error) -> Option<&'static str> {
     use io::ErrorKind as Kind;
     Some(match cause.kind() {
         Kind::StorageFull | Kind::QuotaExceeded => {
-            "Nothing was granted. Free some space on that disk, then try again."
+            "Nothing was changed. Free some space on that disk, then try again."
         }
         Kind::ReadOnlyFilesystem => {
-            "Nothing was granted. Locks live beside the files they guard: make that file system writable, or set STORYLOCK_ROOT to a project that is."
+            "Nothing was changed. Make that file system writable, or, if it is the lock folder's, set STORYLOCK_ROOT to a project that is."
         }
         Kind::PermissionDenied => {
-            "Nothing was granted. Give this user write access there, or run as the owner of the project."
+            "Nothing was changed. Give this user write access there, or run as the owner of the project."
         }
-        Kind::NotFound => "Nothing was granted. Check that the project folder still exists.",
+        Kind::NotFound => "Nothing was changed. Check that the project folder still exists.",
         _ if errno_name(cause) == "EMFILE" => {
-            "Nothing was granted. This process has too many open files: close some, or raise `ulimit -n`."
+            "Nothing was changed. This process has too many open files: close some, or raise `ulimit -n`."
         }
         _ => return None,
     })

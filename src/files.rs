@@ -83,6 +83,7 @@ impl Files {
         let mut held = site.guard.lock(&*clock)?;
         let shelf = &mut site.shelf;
         shelf.ground.prove_locks(held.file())?;
+        journal::recover(&shelf.ground.locks, &self.root)?;
         shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
         let highest = shelf.index.iter().map(|(_, record)| record.token).max().unwrap_or(0);
         // What we knew counts too, where another's folder was put in the place of ours.
@@ -98,7 +99,6 @@ impl Files {
         let forgotten: Vec<Key> = forgotten.map(|(key, _)| *key).collect();
         let _ = shelf.vacate(&mut held, &forgotten);
         shelf.sweep(&mut held, SWEPT_AT_REST);
-        journal::recover(&shelf.ground.locks, &self.root)?;
         shelf.sweep_changes();
         session::sweep(&shelf.ground.holders, |holder| shelf.index.is_named(holder));
         drop(held);
@@ -154,10 +154,15 @@ impl Files {
     /// Sees to it that this process is woken when a turn may come for one of its waiters.
     fn attend(&mut self) {
         let Some(watches) = &mut self.watches else { return };
-        match &self.site {
+        match &mut self.site {
             Some(Site { shelf, .. }) if !shelf.waiting.is_empty() => {
                 let (neighbours, end) = shelf.in_front_of_us();
                 self.turn_us = end.map(|end| self.clock.monotonic_us().saturating_add(end));
+                if let Some(session) = shelf.session.as_mut().filter(|mine| !mine.has_bell()) {
+                    // Its folder was removed, and the watch of the old bell with it.
+                    watches.rest();
+                    let _ = session.hang_bell(&shelf.ground.holders);
+                }
                 watches.watch(&neighbours);
                 let bell = shelf.session.as_ref().and_then(|mine| mine.bell(&shelf.ground.holders));
                 if let Some(bell) = bell {

@@ -1,4 +1,4 @@
-//! Who waits for whom: stories as nodes, read off the index.
+//! Who waits for whom: stories as nodes.
 //!
 //! A story *waits for* another that holds a path it wants; it also stands *behind* another that waits in
 //! front of it for the same path. A circle of stories that wait for each other's locks would never end,
@@ -6,16 +6,23 @@
 //! circle that leans on a place in a queue is no deadlock: whoever is waited for by the one in front of
 //! it may pass (see `turns`).
 //!
-//! Promise: exact over what the index knows, less the [`Gone`]: whoever asks proves each arm of an answer to
-//! be of living stories, adds those that are not to the gone, and asks again.
+//! Promise: exact over the [`Facts`], which tell of the living alone.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::index::Index;
 use crate::key::Key;
-use crate::queue::Waiter;
-use crate::record::HolderId;
+use crate::queue::WaiterId;
 use crate::story::Story;
+
+/// What is so at this moment.
+pub trait Facts {
+    /// What a story waits for, and under which numbers; a dead process of it waits for nothing.
+    fn waits(&mut self, story: &Story) -> Vec<(WaiterId, Key)>;
+    /// Who holds a path; nobody if that one is dead, its lease is over, or it is giving the path up.
+    fn holder(&mut self, key: &Key) -> Option<Story>;
+    /// The next living waiter of another story in front of this one.
+    fn in_front(&mut self, key: &Key, id: WaiterId) -> Option<Story>;
+}
 
 /// One arm of a circle: a story waits for a path that the next story holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,17 +31,8 @@ pub struct Link {
     pub story: Story,
     /// For what.
     pub key: Key,
-    /// Who holds it.
+    /// Who holds it, or stands in front.
     pub holder: Story,
-}
-
-/// What the index still shows though it holds nothing, and nobody.
-#[derive(Clone, Copy, Debug)]
-pub struct Gone<'a> {
-    /// Holders that are dead.
-    pub dead: &'a HashSet<HolderId>,
-    /// Keys whose records hold no more.
-    pub over: &'a HashSet<Key>,
 }
 
 /// Which arms count.
@@ -47,45 +45,42 @@ pub enum Arms {
 }
 
 /// The circle that would close if `story` waited for these keys; `None` if none would.
-pub fn circle(index: &Index, gone: Gone<'_>, story: &Story, keys: &[Key]) -> Option<Vec<Link>> {
-    let first = keys.iter().filter_map(|key| link(index, gone, story, key)).collect();
-    walk(index, gone, first, Arms::Held, story)
+pub fn circle(facts: &mut impl Facts, story: &Story, keys: &[Key]) -> Option<Vec<Link>> {
+    let mut first = Vec::new();
+    for key in keys {
+        first.extend(link(facts, story, key));
+    }
+    let came_by = walk(facts, first, Arms::Held, Some(story));
+    came_by.contains_key(story).then(|| traced(&came_by, story))
 }
 
-/// The way by which `from`, as it waits now, waits for `to`, directly or through others.
-pub fn way(
-    index: &Index,
-    gone: Gone<'_>,
-    from: &Story,
-    to: &Story,
-    arms: Arms,
-) -> Option<Vec<Link>> {
-    walk(index, gone, links(index, gone, from, arms), arms, to)
+/// All stories that `story`, as it waits now, waits for, directly or through others.
+pub fn reach(facts: &mut impl Facts, story: &Story, arms: Arms) -> HashSet<Story> {
+    let first = links(facts, story, arms);
+    walk(facts, first, arms, None).into_keys().collect()
 }
 
-/// Follows links, breadth first, to one whose holder is `goal`; answers the way there.
+/// Follows links, breadth first, until one leads to `goal`; by which link each story was reached.
 fn walk(
-    index: &Index,
-    gone: Gone<'_>,
+    facts: &mut impl Facts,
     first: Vec<Link>,
     arms: Arms,
-    goal: &Story,
-) -> Option<Vec<Link>> {
+    goal: Option<&Story>,
+) -> HashMap<Story, Link> {
     let mut came_by: HashMap<Story, Link> = HashMap::new();
-    let mut seen: HashSet<Story> = HashSet::new();
     let mut next = VecDeque::from(first);
     while let Some(link) = next.pop_front() {
-        if !seen.insert(link.holder.clone()) {
+        let reached = link.holder.clone();
+        if came_by.contains_key(&reached) {
             continue;
         }
-        let reached = link.holder.clone();
         came_by.insert(reached.clone(), link);
-        if reached == *goal {
-            return Some(traced(&came_by, goal));
+        if goal == Some(&reached) {
+            break;
         }
-        next.extend(links(index, gone, &reached, arms));
+        next.extend(links(facts, &reached, arms));
     }
-    None
+    came_by
 }
 
 fn traced(came_by: &HashMap<Story, Link>, goal: &Story) -> Vec<Link> {
@@ -102,30 +97,19 @@ fn traced(came_by: &HashMap<Story, Link>, goal: &Story) -> Vec<Link> {
     way
 }
 
-fn link(index: &Index, gone: Gone<'_>, story: &Story, key: &Key) -> Option<Link> {
-    let record = index.get(key)?;
-    let is_gone = gone.over.contains(key) || gone.dead.contains(&record.holder);
-    let holder = record.story_id.clone();
-    (!is_gone && holder != *story).then(|| Link { story: story.clone(), key: *key, holder })
+fn link(facts: &mut impl Facts, story: &Story, key: &Key) -> Option<Link> {
+    let holder = facts.holder(key).filter(|holder| holder != story)?;
+    Some(Link { story: story.clone(), key: *key, holder })
 }
 
-fn links(index: &Index, gone: Gone<'_>, story: &Story, arms: Arms) -> Vec<Link> {
+fn links(facts: &mut impl Facts, story: &Story, arms: Arms) -> Vec<Link> {
     let mut links = Vec::new();
-    for (id, key) in index.waits_of(story) {
-        let queue = index.queue(&key);
-        let is_dead = |waiter: &&Waiter| gone.dead.contains(&waiter.holder);
-        if queue.iter().find(|waiter| waiter.id == id).as_ref().is_none_or(is_dead) {
-            continue;
-        }
-        links.extend(link(index, gone, story, &key));
-        if arms == Arms::HeldAndQueued {
-            let ahead = queue.iter().take_while(|waiter| waiter.id < id);
-            let others = ahead.filter(|waiter| waiter.story_id != *story && !is_dead(waiter));
-            links.extend(others.map(|waiter| Link {
-                story: story.clone(),
-                key,
-                holder: waiter.story_id.clone(),
-            }));
+    for (id, key) in facts.waits(story) {
+        links.extend(link(facts, story, &key));
+        if arms == Arms::HeldAndQueued
+            && let Some(holder) = facts.in_front(&key, id)
+        {
+            links.push(Link { story: story.clone(), key, holder });
         }
     }
     links

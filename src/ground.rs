@@ -200,9 +200,15 @@ fn unsuited(locks: &Path, is: &str) -> Error {
 fn trouble(path: &Path, cause: &io::Error) -> Error {
     let error = Error::system("open", path, cause);
     match Dir::entry_at(path) {
-        Ok(_) if !matches!(cause.kind(), io::ErrorKind::PermissionDenied) => error.hint(
+        Ok(_) if is_in_the_way(cause) => error.hint(
             "Storylock keeps its state there and follows no links: remove or rename what stands in its place, then try again.",
         ),
         _ => error,
     }
+}
+
+/// Whether the error says that something else stands where a folder or file is to be.
+fn is_in_the_way(cause: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    !matches!(cause.kind(), Kind::PermissionDenied | Kind::ReadOnlyFilesystem | Kind::StorageFull)
 }

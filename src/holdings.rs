@@ -245,6 +245,10 @@ impl Holdings {
                 .map(|end| clock.monotonic_us().saturating_add(end.remaining_us(clock)));
             self.ends.extend(holding.end_us.map(|end| (end, *key)));
             holding.record = record.clone();
+            // What another process of the story made of the lease is what it is from now on.
+            if !holding.is_scoped() {
+                holding.set_apart(record.lease());
+            }
         }
     }
 

@@ -190,6 +190,17 @@ impl Index {
         }
     }
 
+    /// A queue that could not be written: this is who waits, whatever the file says.
+    pub fn haunt(&mut self, key: Key, waiters: Vec<Waiter>) {
+        self.line_up(key, waiters);
+        self.haunted.insert(key);
+    }
+
+    /// The keys whose queues on disk are to be written anew.
+    pub fn haunted(&self) -> Vec<Key> {
+        self.haunted.iter().copied().collect()
+    }
+
     /// Whether a key's queue on disk still names the one who has been served. It must be written anew
     /// before that one's record goes: without the record the entry would come to life again.
     pub fn is_haunted(&self, key: &Key) -> bool {

@@ -71,8 +71,16 @@ impl Move {
     }
 
     fn is_ours(&self, root: &Path) -> bool {
-        let is_name = |name: &str| !name.is_empty() && !name.contains('/') && name != "..";
-        self.folder.starts_with(root)
+        let is_name = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('/');
+        let real = std::fs::canonicalize(&self.folder);
+        let inside = self.folder.strip_prefix(root);
+        let is_free = |inside: &Path| {
+            let is_git = |part: &std::ffi::OsStr| part.eq_ignore_ascii_case(".git");
+            !inside.starts_with(".ai/locks") && !inside.iter().any(is_git)
+        };
+        real.is_ok_and(|real| real == self.folder)
+            && inside.is_ok_and(is_free)
+            && !self.name.eq_ignore_ascii_case(".git")
             && self.beside.starts_with(".storylock-")
             && is_name(&self.name)
             && is_name(&self.beside)
@@ -125,8 +133,13 @@ pub fn recover(locks: &Dir, root: &Path) -> Result<(), Error> {
     let moves: Vec<Move> = serde_json::from_slice(&bytes).unwrap_or_default();
     if moves.iter().all(|one| one.is_ours(&root)) {
         for one in &moves {
-            if !one.is_made().map_err(failed)? {
-                one.make().map_err(failed)?;
+            if one.is_made().map_err(failed)? {
+                continue;
+            }
+            match one.make() {
+                // Somebody cleaned away what was made beside it: that file stays as it is.
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                made => made.map_err(failed)?,
             }
         }
         for one in &moves {

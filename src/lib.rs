@@ -12,7 +12,7 @@
 //! |---|---|
 //! | [`node`], [`asked`], [`told`], [`shapes`] | the Node.js addon (feature `node`) |
 //! | [`engine`], [`workbench`] | one thread a root; clients; where files are written |
-//! | [`desk`], [`plan`], [`conclude`], [`holdings`], [`waits`] | calls become steps; who in this process has what |
+//! | [`desk`], [`plan`], [`settle`], [`conclude`], [`holdings`], [`waits`] | calls become steps; who in this process has what |
 //! | [`call`] | what can be asked and answered |
 //! | [`files`], [`steps`], [`line`], [`turns`], [`grant`], [`shelf`] | the file store: the protocol under the guard |
 //! | [`survey`] | looking without the guard |
@@ -21,7 +21,7 @@
 //! | [`graph`] | who waits for whom |
 //! | [`index`], [`view`] | what all records and queues say; `locks.json` |
 //! | [`standing`], [`session`] | does it still hold: leases, and life told by the kernel |
-//! | [`change`], [`journal`], [`diff`] | changes to the files themselves |
+//! | [`change`], [`journal`], [`diff`], [`hunks`] | changes to the files themselves |
 //! | [`guard`], [`patience`], [`ground`], [`publish`] | one change at a time, on safe ground, never half seen |
 //! | [`record`], [`queue`], [`holder`] | a held path and its waiters on disk, and in words |
 //! | [`key`], [`lease`], [`story`], [`root`], [`clock`], [`error`] | what everything is made of |
@@ -48,6 +48,7 @@ pub mod ground;
 pub mod guard;
 pub mod holder;
 pub mod holdings;
+pub mod hunks;
 pub mod index;
 pub mod journal;
 pub mod key;
@@ -62,6 +63,7 @@ pub mod queue;
 pub mod record;
 pub mod root;
 pub mod session;
+pub mod settle;
 #[cfg(feature = "node")]
 pub mod shapes;
 pub mod shelf;

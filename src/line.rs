@@ -20,7 +20,11 @@ use crate::session::{Life, Session};
 use crate::shelf::{Own, Shelf};
 use crate::store::{Done, Grant};
 use crate::story::Story;
+use crate::turns::Now;
 use crate::wake::Neighbour;
+
+/// The soonest that a lease which has not begun is looked at, in µs.
+const SOON_US: u64 = 100_000;
 
 impl Shelf {
     /// Lines these candidates up, one a key, as one waiter.
@@ -32,7 +36,10 @@ impl Shelf {
         limit: usize,
     ) -> Result<Done, Error> {
         for (candidate, key) in candidates.iter().zip(keys) {
-            let waiters = self.index.queue(key).len();
+            let waiters = match self.index.queue(key).len() {
+                few if few < limit => few,
+                _ => self.living_queue(key).len(),
+            };
             if waiters >= limit {
                 let path = candidate.file_path.display();
                 let message = format!("{waiters} wait for {path} already, as many as may.");
@@ -72,7 +79,8 @@ impl Shelf {
 
     /// The refusal of a request that would close a circle of living stories.
     fn deadlock(&mut self, story: &Story, keys: &[Key]) -> Result<Option<Error>, Error> {
-        let circle = self.proven(|index, gone| graph::circle(index, gone, story, keys))?;
+        let mut now = Now { shelf: self, freed: &HashSet::new() };
+        let circle = graph::circle(&mut now, story, keys);
         Ok(circle.map(|circle| self.refusal_of(story, &circle)))
     }
 
@@ -122,12 +130,8 @@ impl Shelf {
             let last = queue.iter().rposition(|waiter| self.waiting.contains_key(&waiter.id));
             // Whoever is let in meanwhile has the path for as long as its lease at most.
             for waiter in &queue[..last.unwrap_or(0)] {
-                add(
-                    waiter.holder,
-                    waiter.pid,
-                    &waiter.process,
-                    waiter.timeout.map(|ms| ms.saturating_mul(1000)),
-                );
+                let end = waiter.timeout.map(|ms| ms.saturating_mul(1000).max(SOON_US));
+                add(waiter.holder, waiter.pid, &waiter.process, end);
             }
         }
         (neighbours, soonest)
@@ -146,6 +150,8 @@ impl Shelf {
         &mut self,
         held: &mut Held<'_>,
     ) -> (Vec<(WaiterId, Vec<Grant>)>, Vec<WaiterId>) {
+        // What cannot be written now is written before the record goes.
+        let _ = self.exorcise(&self.index.haunted());
         let (mut granted, mut displaced) = (Vec::new(), Vec::new());
         let own: Vec<(WaiterId, Vec<Key>)> =
             self.waiting.iter().map(|(id, own)| (*id, own.keys.clone())).collect();
@@ -158,8 +164,6 @@ impl Shelf {
             self.waiting.remove(&id);
             match grants {
                 Some(mut grants) => {
-                    // What cannot be written now is written before the record goes.
-                    let _ = self.exorcise(&keys);
                     if self.detach(held, &mut grants).is_err() {
                         // It stays tied to this process, which is less than was asked but no lie: it is held.
                         self.touched.extend(&keys);
@@ -222,9 +226,10 @@ impl Shelf {
         let is_half = |key: &&Key| self.index.get(key).is_some_and(|at| at.waiter == Some(id));
         let half: Vec<Key> = keys.iter().filter(is_half).copied().collect();
         self.vacate(held, &half)?;
-        let is_free = |key: &&Key| self.index.get(key).is_none();
-        let free: Vec<Key> = keys.iter().filter(is_free).copied().collect();
-        self.pass_on(held, HashSet::new(), &free);
+        self.unstick(held, &keys)?;
+        if self.index.is_tangled() {
+            self.pass_on(held, HashSet::new(), &[]);
+        }
         Ok(Done::Left(refusal))
     }
 

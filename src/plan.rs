@@ -7,17 +7,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::call::{Ask, Call, Message, Ready, Reply, Wait, closed};
-use crate::conclude::Granted;
+use crate::call::{Ask, Call, Message, Ready, Reply, Wait, called_off, closed};
 use crate::desk::{Desk, Request};
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::holdings::{ClientId, Holding};
 use crate::key::{Key, Target};
 use crate::lease::Lease;
 use crate::queue::WaiterId;
 use crate::store::{Acquire, Done, Step};
 use crate::story::{self, Story};
-use crate::waits::{self, Waiting};
 
 /// What a call became.
 enum Plan {
@@ -31,7 +29,7 @@ enum Plan {
     Nothing,
 }
 
-enum Kind {
+pub(crate) enum Kind {
     Acquire {
         scope: bool,
         lease: Lease,
@@ -46,6 +44,10 @@ enum Kind {
         id: WaiterId,
         patience: bool,
     },
+    /// A lease begins anew, with this length if one was asked for.
+    Renew {
+        asked: Option<Lease>,
+    },
     Other,
 }
 
@@ -56,6 +58,9 @@ impl Desk {
         let mut planned = Vec::with_capacity(batch.len());
         for Request { client, ticket, call, .. } in batch {
             if matches!(call, Call::Close) {
+                for waiting in self.waits.remove_displaced(client, None) {
+                    self.refuse(&waiting, closed());
+                }
                 for id in self.waits.of(client) {
                     steps.push(Step::Leave { waiter: id, keep: false });
                     let kind = Kind::Leave { id, patience: false };
@@ -68,6 +73,7 @@ impl Desk {
         let mut answers = Vec::new();
         let mut granted = Vec::new();
         let mut given_up = HashMap::new();
+        let mut turns = None;
         if !steps.is_empty() {
             let mut round = self.store.run(&steps);
             for (client, _, _, plan) in &planned {
@@ -88,7 +94,9 @@ impl Desk {
                 given_up.extend(theirs.map(|grant| (grant.key, *client)));
             }
             answers = std::mem::take(&mut round.answers).into_iter().map(Some).collect();
-            granted = self.absorb(round, &given_up);
+            // Losses come before grants: what is granted now is not what was lost.
+            self.notice(&round.changed, round.is_new_ground, &given_up);
+            turns = Some(round);
         }
         for (client, ticket, call, plan) in planned {
             let reply = match plan {
@@ -103,6 +111,9 @@ impl Desk {
                 }
             };
             self.post(client, Message::Answer(ticket, reply));
+        }
+        if let Some(round) = turns {
+            granted.extend(self.take_turns(round));
         }
         self.conclude(granted, &given_up);
     }
@@ -145,8 +156,10 @@ impl Desk {
             },
             Call::Renew { target, story, lease } => match located(target) {
                 Ok(path) => {
+                    let asked_for = *lease;
                     let lease = self.lease_to_renew(&path.key, story, *lease);
-                    step(Step::Renew { path, story: story.clone(), lease }, Kind::Other)
+                    let kind = Kind::Renew { asked: asked_for };
+                    step(Step::Renew { path, story: story.clone(), lease }, kind)
                 }
                 Err(error) => Plan::Answer(Err(error.by(story.as_str()))),
             },
@@ -162,14 +175,14 @@ impl Desk {
                 }
                 step(Step::LetGo(gone), Kind::LetGo { stays })
             }
-            Call::Extend { key, token, lease } => {
+            Call::Extend { key, token, lease: asked } => {
                 let story = self.holdings.get(key).map(|one| one.record.story_id.clone());
                 let lease = match story {
-                    Some(story) => self.lease_to_renew(key, &story, *lease),
-                    None => *lease,
+                    Some(story) => self.lease_to_renew(key, &story, *asked),
+                    None => *asked,
                 };
                 let extend = Step::Extend { key: *key, token: *token, lease, detached: None };
-                step(extend, Kind::Other)
+                step(extend, Kind::Renew { asked: *asked })
             }
             Call::Cleanup { story } => step(Step::Cleanup { story: story.clone() }, Kind::Other),
             Call::Close => {
@@ -192,7 +205,12 @@ impl Desk {
                     Step::Leave { waiter: id, keep: false },
                     Kind::Leave { id, patience: false },
                 ),
-                None => Plan::Nothing,
+                None => {
+                    for waiting in self.waits.remove_displaced(client, Some(*ticket)) {
+                        self.refuse(&waiting, called_off());
+                    }
+                    Plan::Nothing
+                }
             },
             Call::Verify { .. } | Call::Check { .. } | Call::Status => Plan::Look,
         }
@@ -217,16 +235,10 @@ impl Desk {
 
     /// The lease to renew a lock with: while a scope is open on it, it stays bound, and what is asked
     /// for comes after.
-    fn lease_to_renew(&mut self, key: &Key, story: &Story, asked: Option<Lease>) -> Option<Lease> {
-        let token = self.holdings.get(key).map_or(0, |holding| holding.record.token);
-        let Some(holding) = self.holdings.grant_mut(key, token) else { return asked };
-        if holding.record.story_id != *story || asked.is_none() {
-            return asked;
-        }
-        if let Some(lease) = asked {
-            holding.set_apart(lease);
-        }
-        if holding.is_scoped() { None } else { asked }
+    fn lease_to_renew(&self, key: &Key, story: &Story, asked: Option<Lease>) -> Option<Lease> {
+        let holding = self.holdings.get(key);
+        let is_scoped = holding.is_some_and(|one| one.record.story_id == *story && one.is_scoped());
+        if is_scoped { None } else { asked }
     }
 
     /// Marks what this step gave up at a client's wish: no loss to that one.
@@ -265,104 +277,6 @@ impl Desk {
                 mark(&mut self.holdings.keys().into_iter(), story);
             }
             _ => {}
-        }
-    }
-
-    /// Answers a call whose step is done, unless it was granted locks whose leases come first.
-    fn settle(
-        &mut self,
-        client: ClientId,
-        ticket: u64,
-        call: &Call,
-        kind: Kind,
-        step: &Step,
-        answer: Result<Done, Error>,
-    ) -> Option<Granted> {
-        let done = match (answer, &kind) {
-            (Ok(done), _) => done,
-            (Err(error), Kind::Leave { id, .. }) => {
-                self.dismiss(*id, error);
-                return None;
-            }
-            (Err(error), _) => {
-                if let Call::Commit(Ready { change, .. }) = call {
-                    self.dropped.push(Arc::clone(change));
-                }
-                if let Call::LetGo { grants, scope: true } = call {
-                    // The scope is over all the same; what it held is given up as soon as it can be.
-                    for (key, token) in grants {
-                        self.holdings.unclaim(client, key, *token, true);
-                        self.unsettled.insert(*key);
-                    }
-                }
-                let error = self.with_writer(error);
-                self.post(client, Message::Answer(ticket, Err(error)));
-                return None;
-            }
-        };
-        let reply = match (done, kind) {
-            (Done::Granted(grants), Kind::Acquire { scope, lease, .. }) => {
-                let detached = matches!(step, Step::Acquire(Acquire { detached: true, .. }));
-                return Some(self.grant(client, ticket, grants, detached, scope, lease));
-            }
-            (Done::Queued(id), Kind::Acquire { scope, lease, wait }) => {
-                let Step::Acquire(ask) = step else { return None };
-                let (ask, end_us) = (ask.clone(), waits::end_us(wait, &*self.clock));
-                self.waits.add(id, Waiting { client, ticket, scope, lease, ask, end_us });
-                return None;
-            }
-            (Done::Granted(grants), Kind::Leave { id, .. }) => {
-                let waiting = self.waits.remove(id)?;
-                return Some(self.seat(waiting, grants));
-            }
-            (Done::Left(refusal), Kind::Leave { id, patience }) => {
-                self.dismiss(
-                    id,
-                    match call {
-                        _ if patience => refusal,
-                        Call::Close => closed(),
-                        _ => Error::new(Code::Aborted, "The request was called off."),
-                    },
-                );
-                return None;
-            }
-            (Done::LetGo(gone), Kind::LetGo { stays }) => {
-                let mut gone = gone.into_iter();
-                let all = stays.iter().map(|stays| *stays || gone.next().unwrap_or(false));
-                Reply::LetGo(all.collect())
-            }
-            (Done::LetGo(gone), _) => Reply::LetGo(gone),
-            (Done::Granted(grants), _) => Reply::Locks(grants),
-            (Done::Released, _) => Reply::Released,
-            (Done::Renewed(grant), _) => {
-                self.holdings.refresh(&grant.key, &grant.record, &*self.clock);
-                let holding = self.holdings.grant_mut(&grant.key, grant.record.token);
-                if let Some(holding) = holding.filter(|holding| !holding.is_scoped()) {
-                    holding.set_apart(grant.record.lease());
-                }
-                Reply::Locks(vec![*grant])
-            }
-            (Done::Cleaned(count), _) => Reply::Cleaned(count),
-            (Done::Committed, _) => {
-                // It is answered once it is flushed.
-                if let Call::Commit(Ready { change, .. }) = call {
-                    self.committed.push((client, ticket, Arc::clone(change)));
-                }
-                return None;
-            }
-            (Done::Queued(_) | Done::Left(_), _) => {
-                self.post(client, Message::Answer(ticket, Err(Error::defect())));
-                return None;
-            }
-        };
-        self.post(client, Message::Answer(ticket, Ok(reply)));
-        None
-    }
-
-    /// Refuses one who waited.
-    fn dismiss(&mut self, id: WaiterId, error: Error) {
-        if let Some(waiting) = self.waits.remove(id) {
-            self.refuse(&waiting, error);
         }
     }
 

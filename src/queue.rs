@@ -98,7 +98,10 @@ pub fn read(dir: &Dir, key: &Key) -> io::Result<Vec<Waiter>> {
     let mut bytes = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut bytes)?;
     let File { mut waiters, .. } = serde_json::from_slice(&bytes).unwrap_or_default();
+    // One whose set leaves this very path out was put there by hand.
+    waiters.retain(|waiter| waiter.set.is_empty() || waiter.set.contains(key));
     waiters.sort_by_key(|waiter| waiter.id);
+    waiters.dedup_by_key(|waiter| waiter.id);
     Ok(waiters)
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::record::{HolderId, Process, Record};
+use crate::record::{HolderId, Process};
 use crate::sys::{self, Dir};
 
 /// How long the maker of a holder file waits for those who happen to be looking at it.
@@ -59,6 +59,7 @@ impl Session {
     pub fn mend(&mut self, holders: &Dir) -> Result<(), Error> {
         if !self.is_in_place(holders) {
             self.file = locked_file(holders, self.id)?;
+            self.has_bell = false;
         }
         Ok(())
     }
@@ -93,6 +94,11 @@ impl Session {
         made.map_err(|cause| Error::system("make", &holders.path().join(&name), &cause))?;
         self.has_bell = true;
         Ok(())
+    }
+
+    /// Whether the bell hangs.
+    pub fn has_bell(&self) -> bool {
+        self.has_bell
     }
 
     /// Where the bell is, once it is made.
@@ -160,19 +166,19 @@ pub fn life(holders: &Dir, id: HolderId) -> io::Result<Life> {
     Ok(if sys::try_lock_shared(&file)? { Life::Dead } else { Life::Alive })
 }
 
-/// What can be said of a record's process when its holder file is gone: dead if it was of another boot,
+/// What can be said of a process when its holder file is gone: dead if it was of another boot,
 /// or if its pid is free or another's now; otherwise unknown.
-pub fn life_of_process(record: &Record, clock: &dyn Clock) -> Life {
-    if record.boot != clock.boot() {
+pub fn life_of_process(pid: u32, process: &Process, boot: &str, clock: &dyn Clock) -> Life {
+    if boot != clock.boot() {
         return Life::Dead;
     }
-    if record.process.namespace != sys::pid_namespace() || record.process.started.is_none() {
+    if process.namespace != sys::pid_namespace() || process.started.is_none() {
         return Life::Unknown;
     }
-    match sys::started(record.pid) {
-        started if started == record.process.started => Life::Alive,
+    match sys::started(pid) {
+        started if started == process.started => Life::Alive,
         Some(_) => Life::Dead,
-        None if sys::is_no_process(record.pid) => Life::Dead,
+        None if sys::is_no_process(pid) => Life::Dead,
         None => Life::Unknown,
     }
 }

@@ -3,7 +3,7 @@
 //! Promises: whoever decides reads the record itself, not the index; the index is kept true by every
 //! change made here; what has ended is swept without anybody waiting for it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub struct Shelf {
     pub touched: Vec<Key>,
     /// Those of this process who wait.
     pub waiting: BTreeMap<WaiterId, Own>,
+    /// By story, whom it waits for: for as long as nothing changes.
+    pub(crate) reach: HashMap<Story, HashSet<Story>>,
     /// Whose bells are to be rung once the guard is let go of.
     pub rung: HashSet<HolderId>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -64,6 +66,7 @@ impl Shelf {
             owed: Vec::new(),
             touched: Vec::new(),
             waiting: BTreeMap::new(),
+            reach: HashMap::new(),
             rung: HashSet::new(),
             clock,
             process: session::this_process(),
@@ -156,6 +159,7 @@ impl Shelf {
 
     pub(crate) fn changed(&mut self, key: Key, record: Option<Record>) {
         self.touched.push(key);
+        self.reach.clear();
         match record {
             Some(record) => self.index.put(key, record, &*self.clock),
             None => drop(self.index.remove(&key)),

@@ -38,7 +38,7 @@ pub fn of_record(
     let life = match life(record.holder)? {
         // A detached lock loses its holder file when it is granted: from then on its lease decides.
         Life::Unknown if record.detached => Life::Alive,
-        Life::Unknown => life_of_process(record, clock),
+        Life::Unknown => life_of_process(record.pid, &record.process, &record.boot, clock),
         told => told,
     };
     Ok(if life == Life::Dead { Standing::Over(Ended::Died) } else { Standing::Holds })

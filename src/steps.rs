@@ -5,6 +5,7 @@
 //! to be cleaned by hand. Each step decides first, then notes the keys it will change, then changes them.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use crate::change::{self, Staged};
@@ -67,7 +68,13 @@ impl Shelf {
         match self.openings(&want, &HashSet::new())? {
             Ok(places) => self.take(held, ask, &paths, places).map(Done::Granted),
             Err(blocker) => match (ask.queue, blocker) {
-                (Some(limit), Blocker::Held(..) | Blocker::Kept(..)) => {
+                (Some(limit), blocker @ (Blocker::Held(..) | Blocker::Kept(..))) => {
+                    if let Blocker::Held(key, record) = blocker
+                        && self.index.get(&key).is_none()
+                    {
+                        // The old module's, which nobody noted: its end is watched from now on.
+                        self.index.put(key, *record, &*self.clock);
+                    }
                     let holder = self.own_session(held)?;
                     let candidates =
                         paths.iter().map(|(path, _)| self.candidate(path, ask, holder)).collect();
@@ -240,11 +247,14 @@ impl Shelf {
                 _ => None,
             };
             let holds = match record {
-                Some(record) => self.standing(record)? == Standing::Holds,
+                Some(record) => {
+                    record.story_id == *story && self.standing(record)? == Standing::Holds
+                }
                 None => false,
             };
             if !holds {
-                return Err(self.fenced(key, story, found));
+                let path = change.path_of(key);
+                return Err(self.fenced(key, story, found, path));
             }
         }
         change.commit(&self.ground.locks)?;
@@ -265,13 +275,13 @@ impl Shelf {
         Ok(())
     }
 
-    fn fenced(&self, key: &Key, story: &Story, found: Found) -> Error {
-        let (path, holder) = match found {
-            Found::Record(record) => {
-                (record.file_path.clone(), Some(Holder::of(*record, &*self.clock)))
-            }
-            Found::Nothing | Found::Unreadable(_) => (self.record_path(key), None),
+    fn fenced(&self, key: &Key, story: &Story, found: Found, path: Option<PathBuf>) -> Error {
+        let holder = match found {
+            Found::Record(record) => Some(Holder::of(*record, &*self.clock)),
+            Found::Nothing | Found::Unreadable(_) => None,
         };
+        let held = holder.as_ref().map(|holder| holder.record.file_path.clone());
+        let path = path.or(held).unwrap_or_else(|| self.record_path(key));
         let taken = holder.as_ref().filter(|holder| holder.record.story_id != *story);
         let how = match taken {
             Some(holder) => format!("{} has it now", holder.record.story_id),

@@ -24,16 +24,47 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::error::Error;
 use crate::grant::{Blocker, Place, Want};
-use crate::graph::{self, Arms, Gone, Link};
+use crate::graph::{self, Arms, Facts};
 use crate::guard::Held;
-use crate::index::Index;
 use crate::key::Key;
 use crate::queue::{self, Waiter, WaiterId};
 use crate::record::{Found, Record};
-use crate::session::Life;
+use crate::session::{self, Life};
 use crate::shelf::Shelf;
 use crate::standing::Standing;
 use crate::story::Story;
+
+/// What is so now, as far as waiting goes: of the living alone. `freed` are being given up.
+pub(crate) struct Now<'a> {
+    pub(crate) shelf: &'a mut Shelf,
+    pub(crate) freed: &'a HashSet<Key>,
+}
+
+impl Facts for Now<'_> {
+    fn waits(&mut self, story: &Story) -> Vec<(WaiterId, Key)> {
+        let mut waits = self.shelf.index.waits_of(story);
+        waits.retain(|(id, key)| {
+            let waiter = self.shelf.index.queue(key).iter().find(|one| one.id == *id).cloned();
+            waiter.is_some_and(|waiter| self.shelf.lives(&waiter).unwrap_or(true))
+        });
+        waits
+    }
+
+    fn holder(&mut self, key: &Key) -> Option<Story> {
+        let record = self.shelf.index.get(key).filter(|_| !self.freed.contains(key))?.clone();
+        // What cannot be asked about counts as held.
+        let is_over = matches!(self.shelf.standing(&record), Ok(Standing::Over(_)));
+        (!is_over).then_some(record.story_id)
+    }
+
+    fn in_front(&mut self, key: &Key, id: WaiterId) -> Option<Story> {
+        let queue = self.shelf.index.queue(key).to_vec();
+        let at = queue.iter().position(|waiter| waiter.id == id)?;
+        let mut lives = |waiter: &Waiter| self.shelf.lives(waiter).unwrap_or(true);
+        let others = queue[..at].iter().rev().filter(|one| one.story_id != queue[at].story_id);
+        others.into_iter().find(|waiter| lives(waiter)).map(|waiter| waiter.story_id.clone())
+    }
+}
 
 impl Shelf {
     /// What each path is to the story, or what keeps it from them. `freed` are being given up.
@@ -56,23 +87,26 @@ impl Shelf {
                 }
             };
             if !matches!(place, Place::Mine(_))
-                && let Some(waiter) = self.in_front(key, want)?
+                && let Some(waiter) = self.in_front(key, want, freed)?
             {
                 return Ok(Err(Blocker::Kept(*key, Box::new(waiter))));
             }
             places.push(place);
         }
-        Ok(self.circle_by_grant(want, &places)?.map_or(Ok(places), Err))
+        Ok(self.circle_by_grant(want, &places, freed)?.map_or(Ok(places), Err))
     }
 
     /// The living waiter of another story that keeps this one from a free path.
-    fn in_front(&mut self, key: &Key, want: &Want<'_>) -> Result<Option<Waiter>, Error> {
+    fn in_front(
+        &mut self,
+        key: &Key,
+        want: &Want<'_>,
+        freed: &HashSet<Key>,
+    ) -> Result<Option<Waiter>, Error> {
         let ahead = |waiter: &&Waiter| waiter.id < want.id && waiter.story_id != *want.story;
         let ahead: Vec<Waiter> = self.index.queue(key).iter().filter(ahead).cloned().collect();
         for waiter in ahead {
-            if self.lives(&waiter)?
-                && self.way(&waiter.story_id, want.story, Arms::HeldAndQueued)?.is_none()
-            {
+            if self.lives(&waiter)? && !self.waits_for(&waiter.story_id, want.story, freed) {
                 return Ok(Some(waiter));
             }
         }
@@ -84,18 +118,20 @@ impl Shelf {
         &mut self,
         want: &Want<'_>,
         places: &[Place],
+        freed: &HashSet<Key>,
     ) -> Result<Option<Blocker>, Error> {
         if self.index.waits_of(want.story).iter().all(|(id, _)| *id == want.id) {
             return Ok(None);
         }
+        let waited_for = graph::reach(&mut Now { shelf: self, freed }, want.story, Arms::Held);
         for (key, place) in want.keys.iter().zip(places) {
             if matches!(place, Place::Mine(_)) {
                 continue;
             }
             for waiter in self.index.queue(key).to_vec() {
                 if waiter.story_id != *want.story
+                    && waited_for.contains(&waiter.story_id)
                     && self.lives(&waiter)?
-                    && self.way(want.story, &waiter.story_id, Arms::Held)?.is_some()
                 {
                     return Ok(Some(Blocker::Kept(*key, Box::new(waiter))));
                 }
@@ -104,43 +140,26 @@ impl Shelf {
         Ok(None)
     }
 
-    /// The way by which one living story waits for another.
-    fn way(&mut self, from: &Story, to: &Story, arms: Arms) -> Result<Option<Vec<Link>>, Error> {
-        self.proven(|index, gone| graph::way(index, gone, from, to, arms))
-    }
-
-    /// What the graph answers once all that it leans on is known to live.
-    pub(crate) fn proven(
-        &mut self,
-        ask: impl Fn(&Index, Gone<'_>) -> Option<Vec<Link>>,
-    ) -> Result<Option<Vec<Link>>, Error> {
-        let mut over = HashSet::new();
-        'again: loop {
-            let answer = ask(&self.index, Gone { dead: &self.dead, over: &over });
-            let Some(links) = answer else { return Ok(None) };
-            for Link { key, .. } in &links {
-                if let Some(record) = self.index.get(key).cloned()
-                    && !over.contains(key)
-                    && !self.dead.contains(&record.holder)
-                    && self.standing(&record)? != Standing::Holds
-                {
-                    over.insert(*key);
-                    continue 'again;
-                }
-                for waiter in self.index.queue(key).to_vec() {
-                    if !self.dead.contains(&waiter.holder) && !self.lives(&waiter)? {
-                        continue 'again;
-                    }
-                }
-            }
-            return Ok(Some(links));
+    /// Whether one living story waits for another, directly, through others, or through places in line.
+    fn waits_for(&mut self, from: &Story, to: &Story, freed: &HashSet<Key>) -> bool {
+        if !self.reach.contains_key(from) {
+            let reach = graph::reach(&mut Now { shelf: self, freed }, from, Arms::HeldAndQueued);
+            self.reach.insert(from.clone(), reach);
         }
+        self.reach.get(from).is_some_and(|reach| reach.contains(to))
     }
 
     /// Whether a waiter's process lives.
     pub(crate) fn lives(&mut self, waiter: &Waiter) -> Result<bool, Error> {
-        let life = self.life(waiter.holder);
-        life.map(|life| life != Life::Dead).map_err(|cause| self.no_life(waiter.holder, &cause))
+        let life = match self.life(waiter.holder) {
+            // Somebody removed its holder file: its process is asked about.
+            Ok(Life::Unknown) => {
+                let Waiter { pid, process, boot, .. } = waiter;
+                session::life_of_process(*pid, process, boot, &*self.clock)
+            }
+            life => life.map_err(|cause| self.no_life(waiter.holder, &cause))?,
+        };
+        Ok(life != Life::Dead)
     }
 
     /// Gives turns where these keys have come free: `freed` still have the records of those who give
@@ -152,6 +171,7 @@ impl Shelf {
         open: &[Key],
     ) -> HashSet<Key> {
         let mut passed = HashSet::new();
+        self.reach.clear();
         let mut open: BTreeSet<Key> = open.iter().copied().chain(freed.iter().copied()).collect();
         // A path that has a new holder is looked at again: others of its story wait no more.
         let mut looked_at = open.clone();
@@ -191,6 +211,7 @@ impl Shelf {
                     continue 'again;
                 }
             }
+            self.reach.clear();
             return passed;
         }
     }
@@ -250,10 +271,11 @@ impl Shelf {
             let rest: Vec<Waiter> =
                 waiters.iter().filter(|waiter| waiter.id != id).cloned().collect();
             if rest.len() < waiters.len() || self.index.is_haunted(key) {
-                let written = self.write_queue(key, rest);
+                let written = self.write_queue(key, rest.clone());
                 if written.is_err() {
-                    // The index hides one who is served already, and remembers the entry.
-                    self.index.line_up(*key, waiters);
+                    // It waits no more, though the file says so; that is mended as soon as it can be.
+                    self.index.haunt(*key, rest);
+                    self.reach.clear();
                 }
                 answer = answer.and(written);
             }
@@ -283,6 +305,7 @@ impl Shelf {
         let path = || self.ground.queue.path().join(key.to_string());
         written.map_err(|cause| Error::system("write the queue", &path(), &cause))?;
         self.touched.push(*key);
+        self.reach.clear();
         self.index.line_up(*key, waiters);
         Ok(())
     }
@@ -299,7 +322,13 @@ impl Shelf {
             }
             let is_open = match self.found(&key)? {
                 Found::Nothing => true,
-                Found::Record(record) => self.standing(&record)? != Standing::Holds,
+                // One of the holder's own story waits for nothing.
+                Found::Record(record) => {
+                    let story = &record.story_id;
+                    let is_theirs = |waiter: &Waiter| waiter.story_id == *story;
+                    self.index.queue(&key).iter().any(is_theirs)
+                        || self.standing(&record)? != Standing::Holds
+                }
                 Found::Unreadable(found) => self.standing_of_unreadable(&found)? != Standing::Holds,
             };
             if is_open {

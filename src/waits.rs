@@ -25,6 +25,8 @@ pub struct Waiting {
     pub lease: Lease,
     /// What was asked, to line up again if the line is lost.
     pub ask: Acquire,
+    /// How long it was to wait, in ms, if not for ever.
+    pub limit_ms: Option<u64>,
     /// When its patience ends, on the clock that does not jump, in µs.
     pub end_us: Option<u64>,
 }
@@ -51,6 +53,19 @@ impl Waits {
             self.ends.remove(&(end, id));
         }
         Some(waiting)
+    }
+
+    /// The call that waits under this number.
+    pub fn get(&self, id: WaiterId) -> Option<&Waiting> {
+        self.waiting.get(&id)
+    }
+
+    /// Takes out those of a client that have lost their places: the one with this ticket, or all.
+    pub fn remove_displaced(&mut self, client: ClientId, ticket: Option<u64>) -> Vec<Waiting> {
+        let is_it = |waiting: &mut Waiting| {
+            waiting.client == client && ticket.is_none_or(|ticket| waiting.ticket == ticket)
+        };
+        self.displaced.extract_if(.., is_it).collect()
     }
 
     /// The call that waits with this ticket.

@@ -60,10 +60,11 @@ impl Watches {
         Watches { wake, bell: None, deaths: HashMap::new() }
     }
 
-    /// Listens for this bell.
+    /// Listens for this bell. It may have been rung before anybody listened: whoever begins to, looks.
     pub fn listen(&mut self, bell: &Path) {
         if self.bell.is_none() && subscribe(bell, &self.wake) {
             self.bell = Some(bell.to_owned());
+            (self.wake)();
         }
     }
 

@@ -33,7 +33,11 @@ pub fn take(batch: &mut Vec<Request>, desk: &mut Desk, back: &Back) {
                 (Call::Outline { diff, root }, _) => {
                     done(diff::paths(&diff, &root).map(Reply::Paths))
                 }
-                (Call::Change(change), None) => done(check(change).map(Reply::Changed)),
+                (Call::Change(change), None) => {
+                    let story = change.story.clone();
+                    let checked = check(change).map_err(|error| error.by(story.as_str()));
+                    done(checked.map(Reply::Changed))
+                }
                 (Call::Change(change), Some(Ok(workshop))) => {
                     let (story, grants) = (change.story.clone(), change.grants.clone());
                     match stage(change, &workshop) {
@@ -42,7 +46,7 @@ pub fn take(batch: &mut Vec<Request>, desk: &mut Desk, back: &Back) {
                             grants,
                             change: Arc::new(Mutex::new(staged)),
                         }),
-                        Err(error) => done(Err(error)),
+                        Err(error) => done(Err(error.by(story.as_str()))),
                     }
                 }
                 (_, Some(Err(error))) => done(Err(error)),
@@ -56,10 +60,14 @@ pub fn take(batch: &mut Vec<Request>, desk: &mut Desk, back: &Back) {
 
 /// Flushes what was put in place, removes what is not needed any more, and has the calls answered.
 pub fn finish(desk: &mut Desk, back: &Back, locks: &Path) {
-    for change in desk.take_dropped() {
-        let notes = locks.join(STAGED);
+    for (client, ticket, change, error) in desk.take_dropped() {
+        let (back, notes, port) = (back.clone(), locks.join(STAGED), desk.port(client));
         tokio::task::spawn_blocking(move || {
             discard(&mut change.lock().unwrap_or_else(PoisonError::into_inner), &notes);
+            if let Some(port) = port {
+                let call = done(Err(error));
+                let _ = back.send(Request { client, port, ticket, call, served: None });
+            }
         });
     }
     for (client, ticket, change) in desk.take_committed() {

@@ -11,9 +11,9 @@
  */
 
 const { spawn } = require('node:child_process');
-const fs = require('node:fs');
 const os = require('node:os');
-const tty = require('node:tty');
+
+const { isInForeground } = require('./terminal.js');
 
 const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'];
 const FROM_TERMINAL = new Set(['SIGINT', 'SIGQUIT']);
@@ -23,19 +23,6 @@ const LIFE_LINE_FD = 19;
 
 const NOT_EXECUTABLE = 126;
 const NOT_FOUND = 127;
-
-/** Whether a terminal's Ctrl-C comes to this process, and so to its children too. */
-function isInForeground() {
-  if (![0, 1, 2].some((fd) => tty.isatty(fd))) return false;
-  try {
-    // proc(5): after the name in brackets come state, ppid, pgrp, session, tty_nr, tpgid.
-    const stat = fs.readFileSync('/proc/self/stat', 'utf8');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[2] === fields[5];
-  } catch {
-    return true;
-  }
-}
 
 function stdioWith(lifeLine) {
   const stdio = ['inherit', 'inherit', 'inherit'];

@@ -10,17 +10,19 @@
 
 const { runChild } = require('./child.js');
 const { EXIT } = require('./output.js');
+const { queueLength, withHolders } = require('./queue.js');
 const { statusTable } = require('./table.js');
+const { inTurn } = require('./turn.js');
 const { endIn, msUntil, pathFrom, placeOf, plain, spoken } = require('./words.js');
 
 /** The face's own way to hand a process's locks on to a child process. */
 const LIFE_LINE = Symbol.for('storylock.lifeLine');
 
-const HOUR_MS = 3_600_000;
-
-async function acquire({ manager, output }, { paths, storyId, timeout, reason, json }) {
-  const options = { timeout, reason, detached: true };
-  const { locks } = await manager.acquireAll(paths, storyId, options);
+async function acquire({ manager, output }, { paths, storyId, timeout, wait, reason, json }) {
+  const options = { timeout, wait, reason, detached: true };
+  const { locks } = await inTurn({ manager, output }, { storyId, wait }, () =>
+    manager.acquireAll(paths, storyId, options),
+  );
   await output.answer(oneOrAll(locks), () => saidOf('Locked', locks, manager.root), { json });
   return EXIT.DONE;
 }
@@ -39,13 +41,18 @@ async function release({ manager, output }, { paths, storyId, json }) {
 
 async function check({ manager, output }, { path, json }) {
   const holder = await manager.check(path);
-  await output.answer(holder, () => holderSaid(path, holder), { json });
+  const say = async () => holderSaid(path, holder, await queueLength(manager, path, holder));
+  await output.answer(holder, say, { json });
   return holder === null ? EXIT.DONE : EXIT.REFUSED;
 }
 
 async function status({ manager, output }, { json }) {
   const answer = await manager.status();
-  await output.answer(answer, () => statusTable(answer, manager.root, output.width), { json });
+  const say = async () => {
+    const waiting = await withHolders(manager, answer.waiting);
+    return statusTable({ ...answer, waiting }, manager.root, output.width);
+  };
+  await output.answer(answer, say, { json });
   if (answer.error === undefined) return EXIT.DONE;
   output.note(answer.error);
   return EXIT.REFUSED;
@@ -62,42 +69,33 @@ async function cleanup({ manager, output }, { storyId, json }) {
  * Holds the paths while the command runs, and answers its exit code. A command that ends well after
  * a lock was lost counts as refused: what it wrote may have crossed another story's work.
  */
-async function run({ manager, output }, { paths, storyId, reason, command }) {
+async function run({ manager, output }, { paths, storyId, wait, reason, command }) {
   let code = null;
   let isLossTold = false;
-  try {
-    await manager.withLock(paths, storyId, { reason }, async ({ locks, signal }) => {
-      signal.addEventListener('abort', () => {
-        isLossTold = true;
-        output.note(`${signal.reason.message} The command runs on without its lock.`);
-      });
-      const leases = await kept(locks);
-      code = await runChild(command, {
-        env: { ...process.env, STORYLOCK_ROOT: manager.root, STORYLOCK_STORY: storyId },
-        lifeLine: manager[LIFE_LINE](),
-        note: (message) => output.note(message),
-      });
-      leases.forEach(clearInterval);
+  const held = async ({ signal }) => {
+    signal.addEventListener('abort', () => {
+      isLossTold = true;
+      output.note(`${signal.reason.message} The command runs on without its lock.`);
     });
+    code = await runChild(command, {
+      env: { ...process.env, STORYLOCK_ROOT: manager.root, STORYLOCK_STORY: storyId },
+      lifeLine: manager[LIFE_LINE](),
+      note: (message) => output.note(message),
+    });
+  };
+  try {
+    await inTurn({ manager, output }, { storyId, wait }, (begin) =>
+      manager.withLock(paths, storyId, { wait, reason }, (scope) => {
+        begin();
+        return held(scope);
+      }),
+    );
   } catch (error) {
     if (code === null) throw error;
     if (!isLossTold) output.note(error.message);
     return code || EXIT.REFUSED;
   }
   return code;
-}
-
-/**
- * Keeps up the leases that end in time: those of locks that the story took elsewhere, with
- * `acquire` say, and still has. The locks taken here are bound, and need nothing. Answers the
- * timers to clear.
- */
-async function kept(locks) {
-  const timed = locks.filter((lock) => lock.expiresAt !== null);
-  await Promise.all(timed.map((lock) => lock.renew()));
-  // A renewal that fails is a lock that is lost, which the signal tells.
-  const renew = (lock) => lock.renew().catch(() => {});
-  return timed.map((lock) => setInterval(renew, Math.min(lock.timeout / 3, HOUR_MS), lock));
 }
 
 /** Does one path after the other, tells of those refused, and answers only when none was. */
@@ -134,12 +132,13 @@ function lockSaid(verb, { filePath, storyId, expiresAt, reclaimed }, root) {
   return plain(`${said} ${reclaimed.storyId} had it until ${ended}: look at what it left behind.`);
 }
 
-function holderSaid(path, holder) {
-  if (holder === null) return `${plain(path)} is free.`;
+function holderSaid(path, holder, waiters) {
+  const line = waiters === 0 ? '' : ` ${waiters} ${waiters === 1 ? 'waits' : 'wait'} for it.`;
+  if (holder === null) return `${plain(path)} is free.${line}`;
   const { storyId, heldFor, remaining, reason } = holder;
   const facts = [placeOf(holder), `held for ${spoken(heldFor)}`, endIn(remaining)];
   if (reason) facts.push(`reason: ${reason}`);
-  return plain(`${path} is locked by ${storyId} (${facts.join(', ')}).`);
+  return plain(`${path} is locked by ${storyId} (${facts.join(', ')}).${line}`);
 }
 
 module.exports = { acquire, renew, release, check, status, cleanup, run };

@@ -5,7 +5,8 @@
  *
  * Promise: the words of the module that this one replaces keep their meaning: `acquire <file>
  * [story]` and `release <file> [story]`, where the story is `cli-session` unless said. What is not
- * understood is refused with a CommanderError, which has been told by then.
+ * understood is refused with a CommanderError, which has been told by then. An option whose value
+ * may be left out has it after `=` alone: `--wait src/app.js` waits for ever, for that path.
  */
 
 const fs = require('node:fs');
@@ -14,17 +15,47 @@ const { Command, InvalidArgumentError } = require('commander');
 
 const { DEFAULT_STORY, OF_COMMAND, OF_PROGRAM } = require('./help.js');
 
+/** A command whose optional values stand after `=` alone: no word beside them is taken for one. */
+class StrictCommand extends Command {
+  createCommand(name) {
+    return new StrictCommand(name);
+  }
+
+  parseOptions(words) {
+    const rest = [];
+    let at = 0;
+    while (at < words.length && words[at] !== '--') {
+      const option = this.options.find((one) => one.is(words[at]));
+      const end = at + (option?.required ? 2 : 1);
+      if (option?.optional) this.#sayAlone(option, words[end]);
+      else rest.push(...words.slice(at, end));
+      at = end;
+    }
+    return super.parseOptions([...rest, ...words.slice(at)]);
+  }
+
+  /** A number after it may be meant as its value or as a path or story: nobody can tell. */
+  #sayAlone(option, next = '') {
+    const { long } = option;
+    if (/^-?\d+(\.\d+)?(ms|s|m|min|h)?$/i.test(next)) {
+      const both = `write ${long}=<ms> if it is a time; if not, put ${long} elsewhere`;
+      this.error(`error: '${next}' stands after ${long}: ${both}.`);
+    }
+    this.setOptionValueWithSource(option.attributeName(), true, 'cli');
+  }
+}
+
 /**
  * The parser. It calls `perform(name, given)` for a command, `write(text)` for help that was asked
  * for, `note(message)` for what is wrong, and `aside(text)` for usage that was not asked for.
  */
 function grammar({ perform, write, note, aside }) {
-  const program = new Command('storylock')
+  const program = new StrictCommand('storylock')
     .description('Locks files for stories: units of work that run side by side.')
     .version(require('../../package.json').version, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print help')
     .helpCommand('help [command]', 'print help')
-    .configureHelp({ subcommandTerm: termOf })
+    .configureHelp({ subcommandTerm: termOf, optionTerm })
     .configureOutput({
       writeOut: write,
       writeErr: aside,
@@ -42,17 +73,19 @@ function grammar({ perform, write, note, aside }) {
   };
   const answering = (usage, description) =>
     define(usage, description).option('--json', 'answer JSON on a terminal too');
+  const waiting = (command) =>
+    command.option('--wait [ms]', 'stand in line: for ever, or so many ms', milliseconds);
   const claiming = (name, description) => {
     const command = answering(`${name} <path...>`, description)
       .usage('[options] <path...> [story]')
       .option('--story <id>', 'the story; all words are paths');
     return command.action((words) => {
-      const options = command.optsWithGlobals();
+      const options = optionsOf(command);
       return perform(name, { ...options, ...claimOf(words, options.story, command) });
     });
   };
 
-  claiming('acquire', 'lock paths for a story: all or none')
+  waiting(claiming('acquire', 'lock paths for a story: all or none'))
     .option('--timeout <ms>', 'the length of the lease; 30000 unless said', milliseconds)
     .option('--reason <text>', 'why, for those who ask');
   claiming('release', 'release locks of a story');
@@ -60,20 +93,43 @@ function grammar({ perform, write, note, aside }) {
     .option('--timeout <ms>', 'the new length of the lease', milliseconds);
 
   const check = answering('check <path>', 'tell who holds a path');
-  check.action((path) => perform('check', { ...check.optsWithGlobals(), path }));
+  check.action((path) => perform('check', { ...optionsOf(check), path }));
 
   const status = answering('status', 'tell everything that is held');
-  status.action(() => perform('status', status.optsWithGlobals()));
+  status.action(() => perform('status', optionsOf(status)));
 
   const cleanup = answering('cleanup <story>', 'release all locks of a story');
-  cleanup.action((storyId) => perform('cleanup', { ...cleanup.optsWithGlobals(), storyId }));
+  cleanup.action((storyId) => perform('cleanup', { ...optionsOf(cleanup), storyId }));
 
-  const run = define('run <path...>', 'hold paths for a command')
+  const writing = (usage, description) =>
+    waiting(answering(usage, description))
+      .requiredOption('--story <id>', 'the story')
+      .option('--no-durable', 'do not wait until the disk has it');
+
+  const patch = writing('patch <path>', 'write what stdin holds to a file, under its lock')
+    .usage('[options] --story <id> <path> < content')
+    .option('--expect <hash>', 'what the file must be: its SHA-256, or none', expectation)
+    .option('--parents', 'make the folders that it lies in');
+  patch.action((path) => {
+    const { story, expect, ...options } = optionsOf(patch);
+    const base = expect === 'none' ? null : expect;
+    return perform('patch', { ...options, storyId: story, path, expect: base });
+  });
+
+  const apply = writing('apply', 'change files as a diff on stdin says: all or none')
+    .usage('[options] --story <id> < change.diff')
+    .option('--check', 'tell only whether it could be done');
+  apply.action(() => {
+    const { story, ...options } = optionsOf(apply);
+    return perform('apply', { ...options, storyId: story });
+  });
+
+  const run = waiting(define('run <path...>', 'hold paths for a command'))
     .usage('[options] --story <id> <path...> -- <command> [args...]')
     .requiredOption('--story <id>', 'the story')
     .option('--reason <text>', 'why, for those who ask');
   run.action((words) => {
-    const { story, ...options } = run.optsWithGlobals();
+    const { story, ...options } = optionsOf(run);
     const parts = splitAtDashes(words, program.rawArgs, run);
     return perform('run', { ...options, storyId: story, ...parts });
   });
@@ -88,15 +144,35 @@ function described(command, name, help) {
     .addHelpText('after', help);
 }
 
+/** An option in the list of options. */
+function optionTerm({ flags }) {
+  return flags.replace(' [', '[=');
+}
+
 /** A command in the list of commands. */
 function termOf(command) {
   return `${command.name()} ${command.usage()}`.replace(' [options]', '');
 }
 
+/** The options of a command, those of the program among them. */
+function optionsOf(command) {
+  const options = command.optsWithGlobals();
+  return options.wait === true ? { ...options, wait: Infinity } : options;
+}
+
 /** A whole number as people write it; its range is the face's rule. */
 function milliseconds(text) {
-  if (!/^-?\d+$/.test(text)) throw new InvalidArgumentError('A whole number of ms is needed.');
-  return Number(text);
+  const ms = /^-?\d+$/.test(text) ? Number(text) : NaN;
+  if (!Number.isFinite(ms)) throw new InvalidArgumentError('A whole number of ms is needed.');
+  return ms;
+}
+
+/** What a file must be: the hash of its content, or `none`. */
+function expectation(text) {
+  if (!/^([0-9a-f]{64}|none)$/.test(text)) {
+    throw new InvalidArgumentError('A SHA-256 in 64 lower-case hex digits is needed, or none.');
+  }
+  return text;
 }
 
 /** The paths and the story that these words name. */

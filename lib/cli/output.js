@@ -5,13 +5,18 @@
  *
  * Promises: stdout carries the answer and nothing else, as JSON unless a person reads it on a
  * terminal; everything else goes to stderr, each line as `storylock: <message>`, never a stack
- * trace; a reader that went away (EPIPE) is no failure.
+ * trace; a reader that went away (EPIPE) is no failure. A wait is shown on stderr only if that is
+ * a terminal, and nothing of it stays there.
  */
 
+const { Progress } = require('./progress.js');
+const { Line } = require('./terminal.js');
 const { plain } = require('./words.js');
 
 /** The exit codes. A command that `run` runs adds its own. */
 const EXIT = { DONE: 0, REFUSED: 1, USAGE: 2 };
+
+const PREFIX = 'storylock: ';
 
 const MISTAKES = new Set(['ERR_INVALID_ARG_TYPE', 'ERR_INVALID_ARG_VALUE', 'ERR_OUT_OF_RANGE']);
 
@@ -33,11 +38,11 @@ class Output {
 
   /**
    * Prints the answer: `value` as JSON, what the JavaScript call of the same name answers, or
-   * `say()` for a person. An infinite timeout is null in JSON.
+   * what `say()` resolves to for a person. An infinite timeout is null in JSON.
    */
   async answer(value, say, { json = false } = {}) {
     const isForPerson = this.#stdout.isTTY && !json;
-    const text = isForPerson ? say() : JSON.stringify(value, null, 2);
+    const text = isForPerson ? await say() : JSON.stringify(value, null, 2);
     await this.text(`${text}\n`);
   }
 
@@ -60,7 +65,16 @@ class Output {
 
   /** Tells of something on stderr. */
   note(message) {
-    this.#stderr.write(`storylock: ${plain(message)}\n`);
+    this.#stderr.write(`${PREFIX}${plain(message)}\n`);
+  }
+
+  /**
+   * Shows a wait to whoever watches stderr, until `end()` of what this answers; see Progress.
+   */
+  progress(look, say) {
+    if (!Line.isPossibleOn(this.#stderr)) return { end() {} };
+    const said = (...known) => `${PREFIX}${say(...known)}`;
+    return new Progress(new Line(this.#stderr), look, said);
   }
 
   /** Prints text on stderr as it is. */

@@ -10,9 +10,10 @@
 
 const { CommanderError } = require('commander');
 
-const commands = require('./commands.js');
 const { grammar } = require('./grammar.js');
 const { EXIT, Output, exitCodeOf } = require('./output.js');
+
+const commands = { ...require('./commands.js'), ...require('./patch.js') };
 
 /**
  * Runs the command line on these words and answers the exit code. `face` gives the LockManager

@@ -56,4 +56,23 @@ function endIn(ms) {
   return `the lease ends in ${spoken(ms)}`;
 }
 
-module.exports = { spoken, plain, pathFrom, placeOf, msUntil, endIn };
+/**
+ * `waiting 12 s of 60 s for AH-007 (place 2, lease ends in 18 s): src/app.js`: what is most to the
+ * point comes first, as a narrow terminal cuts the rest off. `hurdle` is null if it is not known.
+ */
+function waitSaid(hurdle, { root, waited, wait, age }) {
+  const begun = spoken(waited);
+  const soFar = `waiting ${wait === Infinity ? begun : `${begun} of ${spoken(wait)}`}`;
+  if (hurdle === null) return soFar;
+  const { ahead, holder, place, filePath, paths } = hurdle;
+  const facts = [`place ${place}`];
+  if (holder) {
+    const left = holder.remaining === null ? null : Math.max(0, holder.remaining - age);
+    facts.push(left === null ? `held by ${placeOf(holder)}` : `lease ends in ${spoken(left)}`);
+  }
+  const whom = ahead === null ? '' : ` for ${ahead}`;
+  const which = paths === 1 ? '' : `, one of ${paths} paths`;
+  return plain(`${soFar}${whom} (${facts.join(', ')}): ${pathFrom(root, filePath)}${which}`);
+}
+
+module.exports = { spoken, plain, pathFrom, placeOf, msUntil, endIn, waitSaid };

@@ -175,7 +175,7 @@ pub fn dress(file: &File, like: Option<&Path>, executable: Option<bool>) -> io::
             let _ = rustix::fs::fchown(file, Some(owner), Some(group));
             Mode::from_raw_mode(stat.st_mode)
         }
-        None => NEW_FILE,
+        None => Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode),
     };
     match executable {
         Some(true) => mode |= Mode::XUSR | Mode::XGRP | Mode::XOTH,
@@ -183,6 +183,11 @@ pub fn dress(file: &File, like: Option<&Path>, executable: Option<bool>) -> io::
         None => {}
     }
     Ok(rustix::fs::fchmod(file, mode)?)
+}
+
+/// The mode of any new file, of which the system takes what the user's mask forbids.
+pub fn new_file_mode() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o666)
 }
 
 /// Whether a file's owner may run it.

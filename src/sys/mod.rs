@@ -11,7 +11,7 @@ mod imp;
 
 pub use imp::{
     Dir, boot_id, dress, ended, guard_blocker, host, is_executable, is_no_process, monotonic_us,
-    pid_namespace, started, sync_folder, unsuited_filesystem,
+    new_file_mode, pid_namespace, started, sync_folder, unsuited_filesystem,
 };
 
 use std::fs::{File, TryLockError};

@@ -167,6 +167,12 @@ pub fn dress(file: &File, like: Option<&Path>, _executable: Option<bool>) -> io:
     }
 }
 
+/// The mode of any new file.
+#[cfg(unix)]
+pub fn new_file_mode() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o666)
+}
+
 /// Modes are not told apart here.
 pub fn is_executable(_path: &Path) -> bool {
     false
