@@ -78,18 +78,18 @@ describe('the package', () => {
 
   test('its names can be imported from an ES module', () => {
     const script = `
-      import all, { LockManager, lockManager, LockError, Lock, LockSet } from 'storylock';
+      import all, { LockManager, lockManager, LockError, Lock, LockSet, hash, read } from 'storylock';
       import dropIn, { lockManager as same } from 'storylock/tools/orchestrator/locks.js';
-      const names = [LockManager, LockError, Lock, LockSet].map((one) => one.name);
+      const names = [LockManager, LockError, Lock, LockSet, hash, read].map((one) => one.name);
       const isReady = lockManager instanceof LockManager && same === lockManager;
       const wholes = [all, dropIn].map((one) => Object.keys(one));
       console.log(JSON.stringify({ names, isReady, wholes }));
     `;
     expect(run(script, { args: ['--input-type=module'], cwd: PACKAGE })).toEqual({
-      names: ['LockManager', 'LockError', 'Lock', 'LockSet'],
+      names: ['LockManager', 'LockError', 'Lock', 'LockSet', 'hash', 'read'],
       isReady: true,
       wholes: [
-        ['LockManager', 'lockManager', 'LockError', 'Lock', 'LockSet'],
+        ['LockManager', 'lockManager', 'LockError', 'Lock', 'LockSet', 'hash', 'read'],
         ['LockManager', 'lockManager'],
       ],
     });

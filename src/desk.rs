@@ -172,6 +172,10 @@ impl Desk {
         let leaving: Vec<Step> =
             leaving.map(|id| Step::Leave { waiter: id, keep: false }).collect();
         let _ = catch_unwind(AssertUnwindSafe(|| {
+            // Ground that was removed is not made anew only to give up what went with it.
+            if self.store.tend().is_new_ground {
+                return;
+            }
             if !leaving.is_empty() {
                 self.store.run(&leaving);
             }

@@ -244,9 +244,10 @@ impl Holdings {
                 .deadline()
                 .map(|end| clock.monotonic_us().saturating_add(end.remaining_us(clock)));
             self.ends.extend(holding.end_us.map(|end| (end, *key)));
+            let is_other = record.lease() != holding.record.lease();
             holding.record = record.clone();
             // What another process of the story made of the lease is what it is from now on.
-            if !holding.is_scoped() {
+            if is_other && !holding.is_scoped() {
                 holding.set_apart(record.lease());
             }
         }

@@ -56,8 +56,10 @@ fn role() {
             let mut heir = Command::new("cat");
             let mut heir = heir.stdin(Stdio::piped()).stdout(line).spawn().expect("cat");
             role.say(&heir.id().to_string());
-            // It is killed while it waits.
+            // The heir ends when this pipe does; this process is killed while it waits.
+            let pipe = heir.stdin.take();
             heir.wait().expect("a child of its own");
+            drop(pipe);
         }
         name => unreachable!("no role {name}"),
     }

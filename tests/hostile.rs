@@ -412,14 +412,13 @@ fn a_token_at_the_end_of_all_numbers_makes_no_token_fall() {
 
 #[test]
 fn a_guard_at_the_end_of_all_numbers_makes_no_token_fall() {
-    let project = Project::new();
-    project.caller().cleanup("nobody").expect("cleaned");
-    let whole = std::fs::read(project.guard()).expect("a guard");
     // The sequence, the count of changes, and how many of them the view shows.
     for place in [8, 16, 24] {
         for value in [u64::MAX, u64::MAX - 1, 1 << 53] {
-            let mut guard = whole.clone();
-            guard[place..place + 8].copy_from_slice(&value.to_le_bytes());
+            let project = Project::new();
+            project.caller().cleanup("nobody").expect("cleaned");
+            let mut guard = std::fs::read(project.guard()).expect("a guard");
+            guard[place..place + 8].copy_from_slice(&u64::to_le_bytes(value));
             std::fs::write(project.guard(), guard).expect("a guard");
             let caller = project.caller();
             let mut last = 0;

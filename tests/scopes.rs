@@ -140,6 +140,19 @@ fn a_scope_binds_its_lock_again_when_another_process_has_renewed_it() {
 }
 
 #[test]
+fn a_scope_gives_the_lease_back_though_another_process_has_renewed_its_lock() {
+    let (project, clock, [mine, _], theirs) = three();
+    let path = project.file("a");
+    mine.acquire(&path, "A", Lease::Timed(1000)).expect("free");
+    let scope = mine.enter(&path, "A");
+    theirs.renew(&path, "A", None).expect("its story's, bound as it is");
+    assert!(mine.exit(&scope));
+    clock.advance(1000);
+    mine.status();
+    theirs.acquire(&path, "B", LONG).expect("over by the lease from before the scope");
+}
+
+#[test]
 fn giving_up_a_plain_lock_leaves_the_scope_that_joined_it() {
     let (project, _, [mine, _], theirs) = three();
     let path = project.file("a");

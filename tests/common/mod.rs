@@ -71,22 +71,20 @@ pub fn set(paths: &[impl AsRef<str>], story_id: &str, lease: Lease) -> Ask {
 
 /// A project.
 pub struct Project {
-    /// Removed with it, where the project is ours.
-    _dir: Option<tempfile::TempDir>,
     root: PathBuf,
+    is_ours: bool,
 }
 
 impl Project {
     /// A new one, in a folder of its own.
     pub fn new() -> Project {
-        let dir = tempfile::tempdir().expect("a scratch folder");
-        let root = dir.path().canonicalize().expect("a canonical path");
-        Project { _dir: Some(dir), root }
+        let root = tempfile::tempdir().expect("a scratch folder").keep();
+        Project { root: root.canonicalize().expect("a canonical path"), is_ours: true }
     }
 
     /// The one at this root, which somebody else made.
     pub fn at(root: &Path) -> Project {
-        Project { _dir: None, root: root.to_owned() }
+        Project { root: root.to_owned(), is_ours: false }
     }
 
     pub fn root(&self) -> &Path {
@@ -178,6 +176,18 @@ impl Project {
         });
         std::fs::create_dir_all(self.locks()).expect("the folder of records");
         std::fs::write(self.record(name), record.to_string()).expect("a planted record");
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        // An engine that is just leaving may still be at work in there.
+        let end = Instant::now() + Duration::from_secs(1);
+        while self.is_ours && self.root.exists() && Instant::now() < end {
+            if std::fs::remove_dir_all(&self.root).is_err() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
     }
 }
 
