@@ -301,6 +301,8 @@ describe('when the lock folder is removed', () => {
     const { turn } = await lineUp(manager, () =>
       manager.acquire(file, 'S', { ...options, signal }),
     );
+    // One who begins to wait looks once more; after so many calls that look is behind it.
+    for (let call = 0; call < 30; call++) await manager.check(file);
     remove();
     await holder.call('acquire', file, 'AGAIN', Infinity);
     // A call of the same process notices the loss, in the moment in which the other is ended.
