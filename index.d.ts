@@ -24,8 +24,8 @@ import { EventEmitter } from 'node:events';
  *   place in line says, it cannot starve them.
  * - The dead, and those who left, are skipped.
  * - One who waits may be passed by a story that it is itself waiting for, directly or through
- *   others: otherwise neither would ever go on. Where no story waits while it holds, as with sets
- *   asked for at once, there is no such passing.
+ *   others: otherwise neither would ever go on. Where no story asks for more while it holds, as
+ *   with sets asked for at once, there is no such passing.
  *
  * Deadlock. A request that would close a circle of stories, each waiting for what the next one
  * holds, is refused at once with `EDEADLK`, and the others go on.
@@ -604,7 +604,8 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    * Applies a unified diff as git makes it, to all of its files or to none, fenced as
    * {@link applyPatch}: changes, new files, deletions, renames, modes, binary ones by `--binary`.
    * Its paths are seen from the project's root, and are locked as one set. If the process is killed
-   * in the middle, whoever takes any lock next finishes the change or undoes it first.
+   * in the middle, whoever has the guard next, at the next call of anybody, finishes the change
+   * first.
    *
    * Rejects with `EHUNK` naming file, hunk and line where the diff does not match; with
    * `ERR_INVALID_ARG_VALUE` for what is no diff, and for paths that leave the project or lead into

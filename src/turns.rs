@@ -8,8 +8,8 @@
 //! it cannot starve singles. Two exceptions: the dead are skipped, and a waiter may be passed by a story
 //! that it is itself waiting for (directly or through others), since otherwise neither would ever go on.
 //! Each such passing is by a story that holds, or will be handed before the waiter, what that one needs.
-//! Where no story waits while it holds, as with sets asked for at once, there is no such passing; where
-//! stories do, passings can follow one another for as long as they go on holding and waiting.
+//! Where no story asks for more while it holds, as with sets asked for at once, there is no such passing;
+//! where stories do, passings can follow one another for as long as they go on so.
 //!
 //! # Deadlock
 //! Nobody is queued, and nobody let in, where that would close a circle of stories that hold what the next
