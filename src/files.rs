@@ -299,7 +299,7 @@ impl Store for Files {
         }
         let Some(record) = shelf.current(key, token)? else { return Ok(false) };
         if self.is_ours(&record) {
-            return Ok(!record.deadline().is_some_and(|end| end.is_over(&*self.clock)));
+            return Ok(!record.is_over(&*self.clock));
         }
         let life = |holder| session::life(&shelf.ground.holders, holder);
         let standing = standing::of_record(&record, &*self.clock, life)
@@ -379,7 +379,7 @@ fn show(view: &mut View, shelf: &mut Shelf, held: &mut Held<'_>, clock: &dyn Clo
         return;
     }
     let holds = |record: &Record| {
-        let is_over = record.deadline().is_some_and(|deadline| deadline.is_over(clock));
+        let is_over = record.is_over(clock);
         !is_over && !shelf.dead.contains(&record.holder)
     };
     let entries = shelf.index.entries().filter(|(record, _)| holds(record));

@@ -126,7 +126,7 @@ impl Holding {
     /// The report that this lock is lost, now that `successor` stands in its place.
     pub fn lost(&self, successor: Option<&Record>, is_removed: bool, clock: &dyn Clock) -> Error {
         let record = &self.record;
-        let ended = record.deadline().is_some_and(|deadline| deadline.is_over(clock));
+        let ended = record.is_over(clock);
         let successor = successor.filter(|next| next.token != record.token);
         let how = match successor {
             Some(next) => format!("{} has it now", next.story_id),

@@ -107,13 +107,17 @@ impl Shelf {
         )
     }
 
+    /// The keys that waiters of this process want.
+    fn wanted(&self) -> BTreeSet<Key> {
+        self.waiting.values().flat_map(|own| own.keys.iter().copied()).collect()
+    }
+
     /// Who stands in front of this process's waiters, and in how many µs a lease in front may end.
     pub(crate) fn in_front_of_us(&self) -> (Vec<Neighbour>, Option<u64>) {
         let mine = self.session.as_ref().map(Session::id);
         let mut neighbours: Vec<Neighbour> = Vec::new();
         let mut soonest: Option<u64> = None;
-        let wanted: BTreeSet<Key> =
-            self.waiting.values().flat_map(|own| own.keys.iter().copied()).collect();
+        let wanted = self.wanted();
         let mut add = |holder, pid, process: &Process, end_us: Option<u64>| {
             soonest = [soonest, end_us].into_iter().flatten().min();
             let is_known = neighbours.iter().any(|neighbour| neighbour.holder == holder);
@@ -139,10 +143,8 @@ impl Shelf {
 
     /// Gives turns where this process waits for one who has ended unnoticed.
     pub(crate) fn unstick_ours(&mut self, held: &mut Held<'_>) {
-        let wanted: BTreeSet<Key> =
-            self.waiting.values().flat_map(|own| own.keys.iter().copied()).collect();
         // What cannot be asked now is asked again at the next look.
-        let _ = self.unstick(held, &wanted.into_iter().collect::<Vec<_>>());
+        let _ = self.unstick(held, &self.wanted().into_iter().collect::<Vec<_>>());
     }
 
     /// The turns that came for this process's waiters, and those that lost their places.

@@ -191,6 +191,11 @@ impl Record {
         })
     }
 
+    /// Whether the lease has ended; a bound one never has.
+    pub fn is_over(&self, clock: &dyn Clock) -> bool {
+        self.deadline().is_some_and(|deadline| deadline.is_over(clock))
+    }
+
     /// The record as the bytes of its file.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a record is plain data, and its path came from a string")

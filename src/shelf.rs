@@ -106,9 +106,7 @@ impl Shelf {
             // Those in line get it as the ended one's successors, and are told whose it was.
             let is_over = self.unstick(held, &[key]).is_ok()
                 && match self.found(&key) {
-                    Ok(Found::Record(record)) => {
-                        record.deadline().is_some_and(|deadline| deadline.is_over(&*self.clock))
-                    }
+                    Ok(Found::Record(record)) => record.is_over(&*self.clock),
                     Ok(Found::Nothing) => true,
                     Ok(Found::Unreadable(_)) | Err(_) => false,
                 };

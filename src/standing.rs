@@ -29,7 +29,7 @@ pub fn of_record(
     clock: &dyn Clock,
     life: impl FnOnce(HolderId) -> io::Result<Life>,
 ) -> io::Result<Standing> {
-    if record.deadline().is_some_and(|deadline| deadline.is_over(clock)) {
+    if record.is_over(clock) {
         return Ok(Standing::Over(Ended::Expired));
     }
     if record.is_old() {

@@ -140,9 +140,7 @@ impl Shelf {
             let record = self.current(key, *token)?;
             standing.extend(record.as_ref().map(|_| *key));
             // A lease that ended is over, though nobody has taken the path since.
-            let runs = |record: &Record| {
-                !record.deadline().is_some_and(|deadline| deadline.is_over(&*self.clock))
-            };
+            let runs = |record: &Record| !record.is_over(&*self.clock);
             released.push(record.as_ref().is_some_and(runs));
         }
         self.vacate(held, &standing)?;

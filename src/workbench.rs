@@ -58,33 +58,31 @@ pub fn take(batch: &mut Vec<Request>, desk: &mut Desk, back: &Back) {
     }
 }
 
-/// Flushes what was put in place, removes what is not needed any more, and has the calls answered.
+/// Flushes what was put in place, removes what is not needed any more, whoever is still there to be told,
+/// and has the calls answered.
 pub fn finish(desk: &mut Desk, back: &Back, locks: &Path) {
-    for (client, ticket, change, error) in desk.take_dropped() {
+    let committed =
+        desk.take_committed().into_iter().map(|(who, call, done)| (who, call, done, None));
+    let dropped =
+        desk.take_dropped().into_iter().map(|(who, call, done, why)| (who, call, done, Some(why)));
+    for (client, ticket, change, refusal) in committed.chain(dropped).collect::<Vec<_>>() {
         let (back, notes, port) = (back.clone(), locks.join(STAGED), desk.port(client));
         tokio::task::spawn_blocking(move || {
-            discard(&mut change.lock().unwrap_or_else(PoisonError::into_inner), &notes);
+            let mut change = change.lock().unwrap_or_else(PoisonError::into_inner);
+            let outcome = match refusal {
+                Some(error) => Err(error),
+                None => change.flush(),
+            };
+            discard(&mut change, &notes);
+            let call = done(outcome.map(|()| Reply::Changed(changed(&change))));
             if let Some(port) = port {
-                let call = done(Err(error));
                 let _ = back.send(Request { client, port, ticket, call, served: None });
             }
         });
     }
-    for (client, ticket, change) in desk.take_committed() {
-        let Some(port) = desk.port(client) else { continue };
-        let (back, notes) = (back.clone(), locks.join(STAGED));
-        tokio::task::spawn_blocking(move || {
-            let mut change = change.lock().unwrap_or_else(PoisonError::into_inner);
-            let flushed = change.flush();
-            discard(&mut change, &notes);
-            let changed = Reply::Changed(changed(&change));
-            let call = done(flushed.map(|()| changed));
-            let _ = back.send(Request { client, port, ticket, call, served: None });
-        });
-    }
 }
 
-/// Removes what a change that came to nothing has made.
+/// Removes what a change has made beside its files and does not need any more.
 pub fn discard(change: &mut Staged, notes: &Path) {
     if let Ok(notes) = Dir::open(notes) {
         change.discard(&notes);
