@@ -87,8 +87,12 @@ pub struct Report {
     pub path: Option<PathBuf>,
     /// The story that asked.
     pub story: Option<String>,
-    /// Who is in the way.
+    /// Who is in the way; the first, where several are.
     pub holder: Option<Holder>,
+    /// All who are in the way.
+    pub holders: Vec<Holder>,
+    /// Who took the lock back by force, and why.
+    pub forced: Option<Forced>,
     /// What to do next.
     pub hint: Option<String>,
     /// What is known of the line for the path.
@@ -126,6 +130,22 @@ pub struct Writer {
     pub at: u64,
     /// What it wrote, in hex; `None` if it removed the file.
     pub hash: Option<String>,
+}
+
+/// Who took a lock back by force, and why.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Forced {
+    /// Who, in their own words.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Wall time, ms since 1970.
+    pub at: u64,
+    /// Whose lock it was.
+    pub story_id: String,
+    /// The grant.
+    pub token: u64,
 }
 
 /// What a refusal tells of the line for a path.
@@ -168,6 +188,8 @@ impl Error {
             path: None,
             story: None,
             holder: None,
+            holders: Vec::new(),
+            forced: None,
             hint: None,
             line: Line::default(),
             base: None,
@@ -216,8 +238,22 @@ impl Error {
 
     /// Names who is in the way.
     #[must_use]
-    pub fn held_by(mut self, holder: Holder) -> Error {
-        self.0.holder = Some(holder);
+    pub fn held_by(self, holder: Holder) -> Error {
+        self.held_by_all(vec![holder])
+    }
+
+    /// Names all who are in the way.
+    #[must_use]
+    pub fn held_by_all(mut self, holders: Vec<Holder>) -> Error {
+        self.0.holder = holders.first().cloned();
+        self.0.holders = holders;
+        self
+    }
+
+    /// Tells who took the lock back by force.
+    #[must_use]
+    pub fn forced_by(mut self, forced: Forced) -> Error {
+        self.0.forced = Some(forced);
         self
     }
 

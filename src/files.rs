@@ -4,27 +4,28 @@
 //! the folder is removed under us, that is noticed at the next round at the latest, nothing is granted on
 //! the lost ground, and tokens go on rising on the new one. Nothing is opened before the first round.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::error::{Code, Error, Writer};
-use crate::ground::{self, GUARD, Ground, WRITTEN};
+use crate::error::{Code, Error, Forced, Writer};
+use crate::ground::{self, FORCED, GUARD, Ground, WRITTEN};
 use crate::guard::{self, Guard, Held};
 use crate::holder::Holder;
 use crate::index::Changed;
 use crate::journal;
 use crate::key::{Key, Located};
 use crate::queue::{Waiter, WaiterId};
-use crate::record::{self, Record};
+use crate::record::{self, HolderId, Record};
 use crate::session;
 use crate::shelf::Shelf;
 use crate::standing::{self, Standing};
 use crate::store::{Done, Grant, Round, Status, Step, Store, Wake, Workshop};
 use crate::survey;
-use crate::view::View;
+use crate::view::{self, View};
 use crate::wake::{self, Watches};
 
 /// The most leases ended on the way of a round that somebody waits for.
@@ -96,7 +97,8 @@ impl Files {
             shelf.dead.contains(&record.holder) && age > REMEMBERED_MS
         };
         let forgotten = shelf.index.iter().filter(|(_, record)| is_forgotten(record));
-        let forgotten: Vec<Key> = forgotten.map(|(key, _)| *key).collect();
+        let forgotten: Vec<(Key, u64)> =
+            forgotten.map(|(key, record)| (*key, record.token)).collect();
         let _ = shelf.vacate(&mut held, &forgotten);
         shelf.sweep(&mut held, SWEPT_AT_REST);
         shelf.sweep_changes();
@@ -149,6 +151,13 @@ impl Files {
         let path = self.root.join(ground::STATE).join("locks");
         let cause = io::Error::from(io::ErrorKind::NotFound);
         Err(Error::system("keep", &path, &cause).hint("Something removes it again and again."))
+    }
+
+    /// What is noted of a key in one of the folders beside the records.
+    fn annexed<T: serde::de::DeserializeOwned>(&self, folder: &str, key: &Key) -> Option<T> {
+        let notes = self.site.as_ref()?.shelf.ground.annex_if_there(folder).ok()??;
+        let file = notes.open_read(&key.to_string()).ok()?;
+        serde_json::from_reader(std::io::Read::take(file, record::MAX_BYTES)).ok()
     }
 
     /// Sees to it that this process is woken when a turn may come for one of its waiters.
@@ -267,16 +276,14 @@ impl Store for Files {
         [view, end, turn, owed, look.map(Watches::patience)].into_iter().flatten().min()
     }
 
-    fn begin_change(&mut self) -> Result<Workshop, Error> {
+    fn begin_change(&mut self, grants: &[(Key, u64)]) -> Result<Workshop, Error> {
         let mut begun = Err(Error::defect());
-        self.under_guard(|shelf, held| begun = shelf.begin_change(held))?;
+        self.under_guard(|shelf, held| begun = shelf.begin_change(held, grants))?;
         begun
     }
 
     fn writer(&self, key: &Key) -> Option<Writer> {
-        let written = self.site.as_ref()?.shelf.ground.annex_if_there(WRITTEN).ok()??;
-        let file = written.open_read(&key.to_string()).ok()?;
-        serde_json::from_reader(std::io::Read::take(file, record::MAX_BYTES)).ok()
+        self.annexed(WRITTEN, key)
     }
 
     fn is_ours(&self, record: &Record) -> bool {
@@ -284,11 +291,20 @@ impl Store for Files {
         !record.detached && session.is_some_and(|mine| mine.id() == record.holder)
     }
 
-    fn known(&self, key: &Key) -> Option<&Record> {
-        self.site.as_ref()?.shelf.index.get(key)
+    fn known(&self, key: &Key) -> &[Record] {
+        self.site.as_ref().map_or(&[], |site| site.shelf.index.get(key))
     }
 
-    fn check(&self, path: &Located) -> Result<Option<Holder>, Error> {
+    fn forced(&self, key: &Key, token: u64) -> Option<Forced> {
+        let forced: Forced = self.annexed(FORCED, key)?;
+        (forced.token == token).then_some(forced)
+    }
+
+    fn session(&self) -> Option<HolderId> {
+        Some(self.site.as_ref()?.shelf.session.as_ref()?.id())
+    }
+
+    fn check(&self, path: &Located) -> Result<Vec<Holder>, Error> {
         survey::check(&self.root, &*self.clock, path)
     }
 
@@ -382,8 +398,13 @@ fn show(view: &mut View, shelf: &mut Shelf, held: &mut Held<'_>, clock: &dyn Clo
         let is_over = record.is_over(clock);
         !is_over && !shelf.dead.contains(&record.holder)
     };
-    let entries = shelf.index.entries().filter(|(record, _)| holds(record));
-    let entries = entries.map(|(_, json)| json);
+    let entries = shelf.index.entries().filter_map(|(holders, json)| {
+        if holders.iter().all(holds) {
+            return Some(Cow::Borrowed(json));
+        }
+        let living: Vec<Record> = holders.iter().filter(|one| holds(one)).cloned().collect();
+        (!living.is_empty()).then(|| Cow::Owned(view::entry(&living)))
+    });
     let lives = |waiter: &&Waiter| !shelf.dead.contains(&waiter.holder);
     let waiters = shelf.index.queues().flat_map(|(_, queue)| queue.iter().filter(lives).zip(1..));
     let written = view.write(&shelf.ground.progress, entries, waiters, clock.wall_ms());

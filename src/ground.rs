@@ -16,6 +16,8 @@ use crate::sys::{self, Dir};
 pub const STATE: &str = ".ai";
 /// Which files the changes that are under way have made.
 pub const STAGED: &str = "staged";
+/// The folder of words left for those whose locks were taken back by force.
+pub const FORCED: &str = "forced";
 /// Who wrote which file last.
 pub const WRITTEN: &str = "written";
 /// The file that the guard's kernel lock is taken on.

@@ -13,7 +13,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
 
-use crate::asked::{acquisition, change};
+use crate::asked::{self, acquisition, change};
 use crate::call::{Call, Message, Port, Reply, What, closed};
 use crate::change::Edit;
 use crate::engine::{self, Engine};
@@ -23,7 +23,7 @@ use crate::lease::Lease;
 use crate::story::Story;
 use crate::{root, told};
 
-pub use crate::asked::{AcquireOptions, ChangeOptions, FileEdit};
+pub use crate::asked::{AcquireOptions, ChangeOptions, FileEdit, ForceOptions, KindInfo};
 pub use crate::shapes::{Failure, GrantId};
 pub use crate::told::Answer;
 
@@ -152,11 +152,78 @@ impl Client {
 
     /// Gives up these grants, or ends one scope of each: `letgo`.
     #[napi(catch_unwind, ts_return_type = "number | Failure")]
-    pub fn let_go(&self, env: Env, locks: Vec<GrantId>, scope: bool) -> napi::Result<Submitted> {
+    pub fn let_go(
+        &self,
+        env: Env,
+        locks: Vec<GrantId>,
+        scope: bool,
+        kinds: Option<Vec<KindInfo>>,
+    ) -> napi::Result<Submitted> {
         self.submit(env, || {
-            let grants: Result<Vec<_>, Error> = locks.iter().map(GrantId::parse).collect();
-            Ok(Call::LetGo { grants: grants?, scope })
+            let kinds = asked::kinds(kinds.as_deref())?;
+            Ok(Call::LetGo { grants: GrantId::parse_all(&locks)?, scope, kinds })
         })
+    }
+
+    /// Wants no more than this of a grant: `granted` with one lock.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn lower(
+        &self,
+        env: Env,
+        key: String,
+        token: f64,
+        kind: KindInfo,
+    ) -> napi::Result<Submitted> {
+        self.submit(env, || {
+            let (key, token) = GrantId { key, token }.parse()?;
+            Ok(Call::Lower { key, token, kind: kind.parse()? })
+        })
+    }
+
+    /// Gives a grant to another story: `granted` with one lock, that story's.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn transfer(
+        &self,
+        env: Env,
+        key: String,
+        token: f64,
+        story_id: String,
+    ) -> napi::Result<Submitted> {
+        self.submit(env, || {
+            let (key, token) = GrantId { key, token }.parse()?;
+            Ok(Call::Transfer { key, token, story: Story::new(story_id)? })
+        })
+    }
+
+    /// Lets whoever knows the secret of this digest take these grants over, once: `offered`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn offer(&self, env: Env, locks: Vec<GrantId>, digest: String) -> napi::Result<Submitted> {
+        self.submit(env, || {
+            let (grants, digest) = (GrantId::parse_all(&locks)?, asked::digest(digest)?);
+            Ok(Call::Offer { grants, digest })
+        })
+    }
+
+    /// Takes grants over that were offered under this digest: `granted`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn adopt(
+        &self,
+        env: Env,
+        locks: Vec<GrantId>,
+        digest: String,
+        timeout: Option<f64>,
+    ) -> napi::Result<Submitted> {
+        self.submit(env, || {
+            let (grants, digest) = (GrantId::parse_all(&locks)?, asked::digest(digest)?);
+            let lease = timeout.map(Lease::from_timeout).transpose()?;
+            Ok(Call::Adopt { grants, digest, lease })
+        })
+    }
+
+    /// Takes the locks of a path back from whoever has them: `forced`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn force(&self, env: Env, path: String, options: ForceOptions) -> napi::Result<Submitted> {
+        self.submit(env, || asked::force(&path, options))
     }
 
     /// Begins the lease of the story's lock anew: `granted` with one lock.
