@@ -110,7 +110,7 @@ class Client {
   }
 
   check(path) {
-    return this.#tickets.outcome(this.#native.check(path), ({ holder }) =>
+    return this.#tickets.outcome(this.#native.check(path), ({ holders: [holder] }) =>
       holder ? holderOf(holder) : null,
     );
   }

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 
 use crate::call::{Message, Reply};
+use crate::claims::{Claimed, ClientId, End, Holding, Wanted};
 use crate::desk::{Desk, GivenUp};
 use crate::error::Error;
-use crate::holdings::{Claimed, ClientId, End, Holding, LockId, Wanted};
+use crate::holdings::LockId;
 use crate::index::Changed;
 use crate::key::Located;
 use crate::kind::Kind;

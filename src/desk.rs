@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use crate::call::{Call, Message, Port};
 use crate::change::Staged;
+use crate::claims::{ClientId, Holding};
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::holdings::{ClientId, Holding, Holdings, LockId};
+use crate::holdings::{Holdings, LockId};
 use crate::index::Changed;
 use crate::key::{Key, Target};
 use crate::kind::Mode;

@@ -4,7 +4,6 @@
 //! the folder is removed under us, that is noticed at the next round at the latest, nothing is granted on
 //! the lost ground, and tokens go on rising on the new one. Nothing is opened before the first round.
 
-use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,14 +17,14 @@ use crate::holder::Holder;
 use crate::index::Changed;
 use crate::journal;
 use crate::key::{Key, Located};
-use crate::queue::{Waiter, WaiterId};
+use crate::queue::WaiterId;
 use crate::record::{self, HolderId, Record};
 use crate::session;
 use crate::shelf::Shelf;
 use crate::standing::{self, Standing};
 use crate::store::{Done, Grant, Round, Status, Step, Store, Wake, Workshop};
 use crate::survey;
-use crate::view::{self, View};
+use crate::view::View;
 use crate::wake::{self, Watches};
 
 /// The most leases ended on the way of a round that somebody waits for.
@@ -128,7 +127,7 @@ impl Files {
             let mut changed = shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
             work(shelf, &mut held);
             let (granted, displaced) = shelf.collect(&mut held);
-            show(&mut self.view, shelf, &mut held, &*clock);
+            shelf.show(&mut self.view, &mut held);
             shelf.index.is_current(&held);
             let touched = std::mem::take(&mut shelf.touched);
             if let Changed::Keys(keys) = &mut changed {
@@ -381,32 +380,4 @@ fn refuse_grants(answer: &mut Result<Done, Error>, locks: &Path) {
             .at(locks)
             .hint("Nothing was granted. Try again, and keep `git clean -x` away from .ai."));
     }
-}
-
-/// Writes the view if it is behind and due.
-fn show(view: &mut View, shelf: &mut Shelf, held: &mut Held<'_>, clock: &dyn Clock) {
-    let is_behind = !held.is_viewed();
-    view.set_behind(is_behind);
-    if is_behind && view.is_homeless() {
-        // Somebody removed its folder alone.
-        let _ = shelf.ground.mend();
-    }
-    if !is_behind || view.wait(shelf.index.count() + shelf.index.waiting()).is_some() {
-        return;
-    }
-    let holds = |record: &Record| {
-        let is_over = record.is_over(clock);
-        !is_over && !shelf.dead.contains(&record.holder)
-    };
-    let entries = shelf.index.entries().filter_map(|(holders, json)| {
-        if holders.iter().all(holds) {
-            return Some(Cow::Borrowed(json));
-        }
-        let living: Vec<Record> = holders.iter().filter(|one| holds(one)).cloned().collect();
-        (!living.is_empty()).then(|| Cow::Owned(view::entry(&living)))
-    });
-    let lives = |waiter: &&Waiter| !shelf.dead.contains(&waiter.holder);
-    let waiters = shelf.index.queues().flat_map(|(_, queue)| queue.iter().filter(lives).zip(1..));
-    let written = view.write(&shelf.ground.progress, entries, waiters, clock.wall_ms());
-    view.set_behind(!(written && held.note_viewed().is_ok()));
 }

@@ -5,15 +5,15 @@
 //! path, and nothing at all without a name and a reason; a look beforehand changes nothing.
 
 use crate::error::{Code, Error, Forced};
+use crate::found::Found;
 use crate::ground::FORCED;
 use crate::guard::Held;
 use crate::holder::Holder;
 use crate::key::Key;
 use crate::kind::{Extent, Kind};
 use crate::publish;
-use crate::record::{Found, Record};
-use crate::room::Freed;
-use crate::shelf::Shelf;
+use crate::record::Record;
+use crate::shelf::{Freed, Shelf};
 use crate::standing::Standing;
 use crate::store::{Done, Force, Pending};
 

@@ -6,12 +6,13 @@
 use std::io;
 
 use crate::error::{Code, Error};
+use crate::found::Found;
 use crate::guard::Held;
 use crate::key::{Key, Located};
 use crate::kind::Extent;
 use crate::publish;
 use crate::queue::{Waiter, WaiterId};
-use crate::record::{self, Found, HolderId, Raised, Reclaimed, Record};
+use crate::record::{self, HolderId, Raised, Reclaimed, Record};
 use crate::room::{Room, Stands};
 use crate::shelf::Shelf;
 use crate::store::{Acquire, Grant};

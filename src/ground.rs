@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Code, Error, errno_name};
+use crate::errno;
+use crate::error::{Code, Error};
 use crate::sys::{self, Dir};
 
 /// The folder that orchestrators keep their state in.
@@ -187,7 +188,7 @@ fn child(dir: &Dir, name: &str, create: bool) -> Result<Dir, (PathBuf, io::Error
 /// Whether the error says that the folder is not there any more.
 pub fn is_gone(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        || errno_name(cause) == "ELOOP"
+        || errno::name(cause) == "ELOOP"
 }
 
 fn unsuited(locks: &Path, is: &str) -> Error {

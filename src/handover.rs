@@ -5,6 +5,7 @@
 //! away can write under it no more, since its successor's token is higher; an offer is taken up once.
 //! While it is offered the lock stays its owner's, life and lease included.
 
+use crate::circles::Now;
 use crate::error::{Code, Error};
 use crate::grant::lost;
 use crate::graph::{self, Arms};
@@ -13,13 +14,11 @@ use crate::key::Key;
 use crate::kind::{Extent, Kind};
 use crate::lease::Lease;
 use crate::record::Record;
-use crate::room::Freed;
-use crate::shelf::Shelf;
+use crate::shelf::{Freed, Shelf};
 use crate::standing::Standing;
 use crate::store::{Done, Grant};
 use crate::story::Story;
 use crate::sys;
-use crate::turns::Now;
 
 impl Shelf {
     /// Makes a lock weaker, and lets those in line in who can stand beside it now.

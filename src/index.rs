@@ -10,13 +10,13 @@ use std::path::PathBuf;
 
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::found::{self, Found, Unreadable};
 use crate::ground::Ground;
 use crate::guard::{Held, News};
 use crate::key::{Key, Target};
-use crate::kind::{Extent, Kind, Mode};
 use crate::places::Places;
 use crate::queue::{self, Waiter, WaiterId};
-use crate::record::{self, Found, HolderId, Record, Unreadable};
+use crate::record::{HolderId, Record};
 use crate::story::Story;
 use crate::sys::Dir;
 use crate::view;
@@ -27,26 +27,26 @@ const LATER_US: u64 = 1_000_000;
 /// All records known.
 #[derive(Debug, Default)]
 pub struct Index {
-    known: BTreeMap<Key, Known>,
+    pub(crate) known: BTreeMap<Key, Known>,
     /// Ends of leases on the clock that does not jump, in µs.
     ends: BTreeSet<(u64, Key)>,
     holders: HashMap<HolderId, usize>,
-    queues: HashMap<Key, Vec<Waiter>>,
+    pub(crate) queues: HashMap<Key, Vec<Waiter>>,
     waits: HashMap<Story, BTreeSet<(WaiterId, Key)>>,
     /// Keys whose queues on disk still name one who has been served.
     haunted: HashSet<Key>,
     /// Where the keys are that have records or queues.
-    places: Places,
+    pub(crate) places: Places,
     /// Keys with something that is no record.
-    unreadable: HashMap<Key, Unreadable>,
+    pub(crate) unreadable: HashMap<Key, Unreadable>,
     seen: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Known {
+pub(crate) struct Known {
     /// At least one.
     holds: Vec<Record>,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     end: Option<u64>,
     json: String,
 }
@@ -156,7 +156,7 @@ impl Index {
     /// As [`Index::catch_up`].
     pub fn reload(&mut self, ground: &Ground, key: &Key, clock: &dyn Clock) -> Result<(), Error> {
         let locks = &ground.locks;
-        match record::read(locks, key) {
+        match found::read(locks, key) {
             Ok(Found::Held(holds)) => self.put(*key, holds, clock),
             Ok(Found::Nothing) => self.remove(key),
             Ok(Found::Unreadable(found)) => {
@@ -215,73 +215,6 @@ impl Index {
             (None, None) => None,
         };
         self.places.set(key, path, is_folder);
-    }
-
-    /// The keys with records or queues that may overlap this extent, its own first.
-    pub fn near(&self, extent: &Extent) -> Vec<Key> {
-        self.places.near(extent)
-    }
-
-    /// Those of other stories whose locks conflict with this extent, as far as the records were noted.
-    pub fn against(&self, extent: &Extent, story: &Story) -> Vec<(Key, &Record)> {
-        let near = self.near(extent).into_iter();
-        let holds = near.flat_map(|key| self.get(&key).iter().map(move |record| (key, record)));
-        let others = holds.filter(|(_, record)| record.story_id != *story);
-        others.filter(|(key, record)| self.extent(*key, record).conflicts(extent)).collect()
-    }
-
-    /// What a record is on. A record of the old module knows no links.
-    pub fn extent(&self, key: Key, record: &Record) -> Extent {
-        let path = self.known.get(&key).map(|known| known.path.clone());
-        Extent { key, path: path.unwrap_or_default(), kind: record.kind() }
-    }
-
-    /// The waiters of other stories who want what conflicts with this extent, by key and place.
-    pub fn waiters_against(&self, extent: &Extent, story: &Story) -> Vec<(Key, &Waiter)> {
-        let near = self.near(extent).into_iter();
-        let waiters = near.flat_map(|key| self.queue(&key).iter().map(move |one| (key, one)));
-        let others = waiters.filter(|(_, waiter)| waiter.story_id != *story);
-        others.filter(|(key, waiter)| waiter.extent(*key).conflicts(extent)).collect()
-    }
-
-    /// What is no record, at an extent's path, above it or below it. What cannot be told is all of that.
-    pub fn unreadable_near(&self, extent: &Extent) -> Vec<(Key, Unreadable)> {
-        if self.unreadable.is_empty() {
-            return Vec::new();
-        }
-        let above: HashSet<Key> = extent.path.ancestors().skip(1).map(Key::of).collect();
-        let is_near = |key: &Key, found: &Unreadable| {
-            let whole = Kind { mode: Mode::Exclusive, recursive: true };
-            match &found.path {
-                Some(path) => {
-                    let it = Extent { key: *key, path: path.clone(), kind: whole };
-                    above.contains(key) || it.overlaps(extent)
-                }
-                None => above.contains(key) || extent.kind.recursive,
-            }
-        };
-        let near = self.unreadable.iter().filter(|(key, found)| is_near(key, found));
-        near.filter(|(key, _)| **key != extent.key).map(|(key, it)| (*key, it.clone())).collect()
-    }
-
-    /// What is at a key, as wide as the records and the queue there make it.
-    pub fn extent_at(&self, key: &Key) -> Extent {
-        let held = self.get(key).iter().map(|record| self.extent(*key, record));
-        let wanted = self.queue(key).iter().map(|waiter| waiter.extent(*key));
-        let wider =
-            |one: Extent, other: Extent| Extent { kind: one.kind.joined(other.kind), ..one };
-        let none = || Extent { key: *key, path: PathBuf::new(), kind: Kind::LEAST };
-        held.chain(wanted).reduce(wider).unwrap_or_else(none)
-    }
-
-    /// Whether anybody waits for anything.
-    pub fn is_waited_for(&self) -> bool {
-        !self.queues.is_empty()
-    }
-
-    /// Whether anybody has, or waits for, a folder with all that is below.
-    pub fn has_folders(&self) -> bool {
-        self.places.has_folders()
     }
 
     /// A queue that could not be written: this is who waits, whatever the file says.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::circles::Now;
 use crate::error::{Arm, Code, Error, Line};
 use crate::graph;
 use crate::guard::Held;
@@ -16,12 +17,11 @@ use crate::kind::Extent;
 use crate::lease::spoken;
 use crate::queue::{Waiter, WaiterId};
 use crate::record::{HolderId, Process, Record};
-use crate::room::{Blocker, Freed, Want};
+use crate::room::{Blocker, Want};
 use crate::session::{Life, Session};
-use crate::shelf::{Own, Shelf};
+use crate::shelf::{Freed, Own, Shelf};
 use crate::store::{Done, Grant};
 use crate::story::Story;
-use crate::turns::Now;
 use crate::wake::Neighbour;
 
 /// The soonest that a lease which has not begun is looked at, in µs.

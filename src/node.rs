@@ -5,11 +5,9 @@
 //! worker that ends, however it ends, gives up the locks that it took.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use napi::bindgen_prelude::{Buffer, Either, FnArgs, Function};
-use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
 
@@ -20,15 +18,13 @@ use crate::engine::{self, Engine};
 use crate::error::{Code, Error};
 use crate::key::Target;
 use crate::lease::Lease;
+use crate::port::{NodePort, locked};
 use crate::story::Story;
 use crate::{root, told};
 
 pub use crate::asked::{AcquireOptions, ChangeOptions, FileEdit, ForceOptions, KindInfo};
 pub use crate::shapes::{Failure, GrantId};
 pub use crate::told::Answer;
-
-type Settle =
-    ThreadsafeFunction<Vec<Message>, (), FnArgs<(Vec<Answer>,)>, napi::Status, false, true>;
 
 /// A ticket that an answer will carry, or an argument error found before anything was touched.
 type Submitted = Either<f64, Failure>;
@@ -346,79 +342,5 @@ impl Client {
             }
             Err(error) => Either::B(told::failure(&error)),
         })
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Delivers messages to one environment's JavaScript.
-struct NodePort {
-    /// `None` once the client is closed: then nothing in JavaScript is held on to any more.
-    settle: Mutex<Option<Arc<Settle>>>,
-    /// Calls unanswered; while there are any, the process is kept alive.
-    unanswered: AtomicUsize,
-}
-
-impl NodePort {
-    fn new(settle: Function<FnArgs<(Vec<Answer>,)>, ()>) -> napi::Result<Arc<NodePort>> {
-        let port = Arc::new(NodePort { settle: Mutex::new(None), unanswered: AtomicUsize::new(0) });
-        let weak = Arc::downgrade(&port);
-        let settle = settle
-            .build_threadsafe_function::<Vec<Message>>()
-            .weak::<true>()
-            .build_callback(move |context| {
-                if let Some(port) = weak.upgrade() {
-                    port.count_answers(context.env, &context.value);
-                }
-                let answers: Vec<Answer> = context.value.into_iter().map(Answer::from).collect();
-                Ok(FnArgs::from((answers,)))
-            })?;
-        *locked(&port.settle) = Some(Arc::new(settle));
-        Ok(port)
-    }
-
-    fn expect_answer(&self, env: Env) -> napi::Result<()> {
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) == 0
-            && let Some(settle) = &*locked(&self.settle)
-        {
-            // SAFETY: called on the environment's own thread, where the function is alive as long as
-            // this port holds it.
-            let status =
-                unsafe { napi::sys::napi_ref_threadsafe_function(env.raw(), settle.raw()) };
-            napi::check_status!(status)?;
-        }
-        Ok(())
-    }
-
-    fn count_answers(&self, env: Env, messages: &[Message]) {
-        // Those who leave at exit expect no answer.
-        let is_answer = |message: &&Message| matches!(message, Message::Answer(ticket, _) if *ticket != u64::MAX);
-        let count = messages.iter().filter(is_answer).count();
-        let before = self.unanswered.fetch_sub(count, Ordering::Relaxed);
-        let mut settle = locked(&self.settle);
-        if count > 0
-            && before == count
-            && let Some(settle) = &*settle
-        {
-            // SAFETY: as above; the callback of the function itself runs on that thread.
-            unsafe { napi::sys::napi_unref_threadsafe_function(env.raw(), settle.raw()) };
-        }
-        let is_closed =
-            |message: &Message| matches!(message, Message::Answer(_, Ok(Reply::Closed)));
-        if messages.iter().any(is_closed) {
-            *settle = None;
-        }
-    }
-}
-
-impl Port for NodePort {
-    fn deliver(&self, messages: Vec<Message>) {
-        let settle = locked(&self.settle).clone();
-        if let Some(settle) = settle {
-            // An environment that has ended takes no more messages; its locks were given up.
-            settle.call(messages, ThreadsafeFunctionCallMode::NonBlocking);
-        }
     }
 }

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use crate::call::{Ask, Call, Message, Order, Ready, Reply, Wait, called_off, closed};
+use crate::claims::{ClientId, End, Holding};
 use crate::desk::{Desk, GivenUp, Request};
 use crate::error::{Code, Error};
 use crate::grant::lost;
-use crate::holdings::{ClientId, End, Holding, LockId};
+use crate::holdings::LockId;
 use crate::key::{Key, Target};
 use crate::kind::Kind;
 use crate::lease::Lease;

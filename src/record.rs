@@ -2,22 +2,17 @@
 //! share the path, the file is the first one's record and has the others' in `others`.
 //!
 //! Promises: what this version writes, this version reads; the old module's six-field records are read
-//! and honoured; whatever else stands at a record's name (another version, half a file, a link, a FIFO,
-//! a giant) is told apart from "nothing there" and is never followed, waited on or read beyond its cap.
+//! and honoured; another version, half a file, or several who have what is not shared are no record.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::error::{Code, Error};
 use crate::key::Key;
 use crate::kind::{Extent, Kind, Mode};
 use crate::lease::{DEFAULT_TIMEOUT_MS, Deadline, Lease};
 use crate::story::Story;
-use crate::sys::Dir;
 
 /// The record format that this version writes.
 pub const VERSION: u32 = 1;
@@ -293,97 +288,6 @@ impl Record {
         }
         Ok(self)
     }
-}
-
-/// What stands at a record's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing: the path is free.
-    Nothing,
-    /// The records of those who have the path: at least one, several only if they share it.
-    Held(Vec<Record>),
-    /// Something that cannot be read as a record, and so counts as one that holds.
-    Unreadable(Unreadable),
-}
-
-/// Something at a record's name that is no record known here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
-    /// What is wrong with it.
-    pub why: String,
-    /// When it last changed, in ms since 1970.
-    pub changed_ms: u64,
-    /// The holder file that it names, if that much of it can be read.
-    pub holder: Option<HolderId>,
-    /// The lease in ms that it names, if that much of it can be read.
-    pub timeout_ms: Option<u64>,
-    /// The path that it names, if that much of it can be read.
-    pub path: Option<PathBuf>,
-}
-
-impl Unreadable {
-    /// The refusal of a path whose record this is.
-    pub fn refusal(&self, path: &Path, shown: &str, file: &Path) -> Error {
-        let message = format!(
-            "{shown} is locked by something that cannot be read: {} is {}.",
-            file.display(),
-            self.why
-        );
-        Error::new(Code::BadRecord, message).at(path).hint(
-            "Nothing was taken. It counts as held until it has not changed for 30 s, and is then moved aside; if you know that it is rubbish, remove it.",
-        )
-    }
-}
-
-/// Reads what stands at a key's name.
-///
-/// # Errors
-/// What the system says, other than that nothing is there.
-pub fn read(dir: &Dir, key: &Key) -> io::Result<Found> {
-    let name = key.file_name();
-    let mut file = match dir.open_read(&name) {
-        Ok(file) => file,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(cause) => {
-            // A link, a socket or the like cannot be opened so; a file that may not be read is an error.
-            let entry = dir.entry(&name)?;
-            if entry.is_file {
-                return Err(cause);
-            }
-            return Ok(unreadable("not a regular file", entry.changed_ms, None));
-        }
-    };
-    let entry = Dir::entry_of(&file)?;
-    if !entry.is_file {
-        return Ok(unreadable("not a regular file", entry.changed_ms, None));
-    }
-    if entry.len > MAX_BYTES {
-        let why = format!("{} bytes long, longer than any record", entry.len);
-        return Ok(unreadable(why, entry.changed_ms, None));
-    }
-    let bytes = capped(&mut file)?;
-    Ok(match Record::from_bytes(&bytes) {
-        Ok(holds) => Found::Held(holds),
-        Err(why) => unreadable(why, entry.changed_ms, serde_json::from_slice(&bytes).ok()),
-    })
-}
-
-fn capped(file: &mut File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(1024);
-    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn unreadable(why: impl Into<String>, changed_ms: u64, json: Option<serde_json::Value>) -> Found {
-    // A later version's record is not understood, but whom and how long it names may be.
-    let number = |name: &str| json.as_ref()?.get(name)?.as_u64();
-    Found::Unreadable(Unreadable {
-        why: why.into(),
-        changed_ms,
-        holder: number("holder").filter(|holder| *holder <= MAX_TOKEN),
-        timeout_ms: number("timeout"),
-        path: json.as_ref().and_then(|json| json.get("filePath")?.as_str().map(PathBuf::from)),
-    })
 }
 
 #[cfg(test)]

@@ -3,19 +3,17 @@
 //! Promises: whoever decides reads the records themselves; whatever is doubtful is in the way; looking
 //! changes nothing. A plain path costs one look, and one more for each lock above it that is in the way.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use crate::error::Error;
+use crate::found::{Found, Unreadable};
 use crate::key::Key;
 use crate::kind::{Extent, Kind, Mode};
 use crate::queue::{Waiter, WaiterId};
-use crate::record::{Ended, Found, Record, Unreadable};
-use crate::shelf::Shelf;
+use crate::record::{Ended, Record};
+use crate::shelf::{Freed, Shelf};
 use crate::standing::Standing;
 use crate::story::Story;
-
-/// Grants that are being given up: the records still stand, and hold nobody up.
-pub(crate) type Freed = HashSet<(Key, u64)>;
 
 /// What stands at a record's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

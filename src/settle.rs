@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::call::{Call, Message, Ready, Reply, Wait, called_off, closed};
+use crate::claims::ClientId;
 use crate::conclude::Granted;
 use crate::desk::Desk;
 use crate::error::{Code, Error, Line};
-use crate::holdings::ClientId;
 use crate::plan::{Purpose, end_of};
 use crate::queue::WaiterId;
 use crate::store::{Done, Step};

@@ -3,6 +3,7 @@
 //! Promises: whoever decides reads the record itself, not the index; the index is kept true by every
 //! change made here; what has ended is swept without anybody waiting for it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -10,19 +11,23 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::found::{self, Found, Unreadable};
 use crate::ground::{Ground, STAGED};
 use crate::guard::Held;
 use crate::index::Index;
 use crate::journal;
 use crate::key::{Key, Located};
 use crate::kind::{Extent, Kind};
-use crate::queue::WaiterId;
-use crate::record::{self, Found, HolderId, Process, Record, Unreadable};
-use crate::room::Freed;
+use crate::queue::{Waiter, WaiterId};
+use crate::record::{HolderId, Process, Record};
 use crate::session::{self, Life, Session};
 use crate::standing::{self, Standing};
 use crate::store::Workshop;
 use crate::story::Story;
+use crate::view::{self, View};
+
+/// Grants that are being given up: their records still stand, and hold nobody up.
+pub(crate) type Freed = HashSet<(Key, u64)>;
 
 /// The open records.
 pub struct Shelf {
@@ -179,7 +184,7 @@ impl Shelf {
     }
 
     pub(crate) fn found(&self, key: &Key) -> Result<Found, Error> {
-        record::read(&self.ground.locks, key).map_err(|cause| self.system("read", key, &cause))
+        found::read(&self.ground.locks, key).map_err(|cause| self.system("read", key, &cause))
     }
 
     pub(crate) fn unlink(&mut self, key: &Key) -> Result<(), Error> {
@@ -319,5 +324,32 @@ impl Shelf {
 
     pub(crate) fn system(&self, verb: &str, key: &Key, cause: &io::Error) -> Error {
         Error::system(verb, &self.record_path(key), cause)
+    }
+
+    /// Writes the view if it is behind and due.
+    pub(crate) fn show(&mut self, view: &mut View, held: &mut Held<'_>) {
+        let is_behind = !held.is_viewed();
+        view.set_behind(is_behind);
+        if is_behind && view.is_homeless() {
+            // Somebody removed its folder alone.
+            let _ = self.ground.mend();
+        }
+        if !is_behind || view.wait(self.index.count() + self.index.waiting()).is_some() {
+            return;
+        }
+        let clock = &*self.clock;
+        let holds = |record: &Record| !record.is_over(clock) && !self.dead.contains(&record.holder);
+        let entries = self.index.entries().filter_map(|(holders, json)| {
+            if holders.iter().all(holds) {
+                return Some(Cow::Borrowed(json));
+            }
+            let living: Vec<Record> = holders.iter().filter(|one| holds(one)).cloned().collect();
+            (!living.is_empty()).then(|| Cow::Owned(view::entry(&living)))
+        });
+        let lives = |waiter: &&Waiter| !self.dead.contains(&waiter.holder);
+        let waiters =
+            self.index.queues().flat_map(|(_, queue)| queue.iter().filter(lives).zip(1..));
+        let written = view.write(&self.ground.progress, entries, waiters, clock.wall_ms());
+        view.set_behind(!(written && held.note_viewed().is_ok()));
     }
 }

@@ -7,8 +7,9 @@
 use std::io;
 
 use crate::clock::Clock;
+use crate::found::Unreadable;
 use crate::lease::DEFAULT_TIMEOUT_MS;
-use crate::record::{Ended, HolderId, Record, Unreadable};
+use crate::record::{Ended, HolderId, Record};
 use crate::session::{Life, life_of_process};
 
 /// Whether a record holds its path.

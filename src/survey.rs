@@ -10,12 +10,13 @@ use std::path::Path;
 
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::found::{self, Found};
 use crate::ground::Sight;
 use crate::holder::Holder;
 use crate::index;
 use crate::key::{Key, Located};
 use crate::queue;
-use crate::record::{self, Found, HolderId, Record};
+use crate::record::{HolderId, Record};
 use crate::session::{self, Life};
 use crate::standing::{self, Standing};
 use crate::store::{Listed, Pending, Status};
@@ -32,7 +33,7 @@ pub fn check(root: &Path, clock: &dyn Clock, path: &Located) -> Result<Vec<Holde
     let mut look = |key: &Key, is_it: &dyn Fn(&Record) -> bool| {
         let file = sight.locks.path().join(key.file_name());
         let failed = |cause: io::Error| Error::system("read", &file, &cause);
-        match record::read(&sight.locks, key).map_err(failed)? {
+        match found::read(&sight.locks, key).map_err(failed)? {
             Found::Nothing => {}
             Found::Held(holds) => {
                 for record in holds.into_iter().filter(is_it) {
@@ -68,7 +69,7 @@ pub fn list(root: &Path, clock: &dyn Clock, status: &mut Status) -> Result<(), E
     let mut fronts = Fronts::new();
     for key in index::keys(&sight.locks)? {
         let lock_file = sight.locks.path().join(key.file_name());
-        let holds = match record::read(&sight.locks, &key) {
+        let holds = match found::read(&sight.locks, &key) {
             Ok(Found::Held(holds)) => holds,
             Ok(Found::Nothing) => continue,
             Ok(Found::Unreadable(_)) | Err(_) => {
