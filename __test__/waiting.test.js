@@ -214,6 +214,8 @@ describe('status and the view', () => {
       filePath: file,
       storyId: 'S1',
       pid: process.pid,
+      mode: 'exclusive',
+      recursive: false,
       host: os.hostname(),
       since: expect.any(Number),
       waited: expect.any(Number),
