@@ -52,6 +52,8 @@ export declare class Client {
   check(path: string): number | Failure
   /** Gives up every lock of the story: `cleaned`. */
   cleanup(storyId: string): number | Failure
+  /** Keeps this much history from now on, or none: `released`. */
+  keepHistory(limits?: HistoryLimits | undefined | null): number | Failure
   /** Everything that is held: `status`. */
   status(): number | Failure
   /** Gives up every lock taken through this client, for good: `closed`. */
@@ -237,6 +239,14 @@ export interface GrantId {
   key: string
   /** The fencing token. */
   token: number
+}
+
+/** How much history is kept. */
+export interface HistoryLimits {
+  /** The size in bytes at which a file is rotated: from 4096 to 2^40. */
+  maxBytes: number
+  /** How many rotated files stay: up to 100. */
+  keep: number
 }
 
 /** Who holds a path, as seen at one moment. Times in ms. */

@@ -6,6 +6,7 @@ use napi_derive::napi;
 use crate::call::{Ask, Call, Change, Order, QUEUE_LIMIT, Wait, What};
 use crate::change::{Action, Base, Edit};
 use crate::error::{Code, Error};
+use crate::history::Limits;
 use crate::key::{Key, Target};
 use crate::kind::{Kind, Mode};
 use crate::lease::{DEFAULT_TIMEOUT_MS, Lease};
@@ -87,6 +88,34 @@ pub fn force(path: &str, options: ForceOptions) -> Result<Call, Error> {
     }
     let ForceOptions { by, reason, dry_run: is_dry, .. } = options;
     Ok(Call::Force { target, order: Order { by, reason, story, is_dry } })
+}
+
+/// How much history is kept.
+#[napi(object)]
+pub struct HistoryLimits {
+    /// The size in bytes at which a file is rotated: from 4096 to 2^40.
+    pub max_bytes: f64,
+    /// How many rotated files stay: up to 100.
+    pub keep: u32,
+}
+
+impl HistoryLimits {
+    /// As the engine takes it.
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_RANGE`.
+    pub fn parse(&self) -> Result<Limits, Error> {
+        let (most, least) = ((1u64 << 40) as f64, 4096.0);
+        if !(least..=most).contains(&self.max_bytes) || self.max_bytes.fract() != 0.0 {
+            let rule = format!("must be from 4096 to 2^40. Received {}", self.max_bytes);
+            return Err(Error::out_of_range("history.maxBytes", rule));
+        }
+        if self.keep > 100 {
+            let rule = format!("must be from 0 to 100. Received {}", self.keep);
+            return Err(Error::out_of_range("history.keep", rule));
+        }
+        Ok(Limits { max_bytes: self.max_bytes as u64, keep: self.keep })
+    }
 }
 
 /// A SHA-256 in hex, as an offer is known by.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::change::{Edit, Hash, Staged};
 use crate::error::{Code, Error};
+use crate::history::Limits;
 use crate::holder::Holder;
 use crate::key::{Key, Target};
 use crate::kind::Kind;
@@ -131,6 +132,8 @@ pub enum Call {
         /// Of the acquisition.
         ticket: u64,
     },
+    /// Keep this much history from now on, or none: [`Reply::Released`].
+    Keep(Option<Limits>),
     /// Everything that is held: [`Reply::Status`].
     Status,
     /// Give up every lock taken through this client: [`Reply::Closed`].

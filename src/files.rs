@@ -13,14 +13,15 @@ use crate::clock::Clock;
 use crate::error::{Code, Error, Forced, Writer};
 use crate::ground::{self, FORCED, GUARD, Ground, WRITTEN};
 use crate::guard::{self, Guard, Held};
+use crate::history::{Event, History, Limits, What};
 use crate::holder::Holder;
 use crate::index::Changed;
 use crate::journal;
 use crate::key::{Key, Located};
 use crate::queue::WaiterId;
-use crate::record::{self, HolderId, Record};
-use crate::session;
-use crate::shelf::Shelf;
+use crate::record::{HolderId, Record};
+use crate::session::{self, Session};
+use crate::shelf::{Shelf, Why};
 use crate::standing::{self, Standing};
 use crate::store::{Done, Grant, Round, Status, Step, Store, Wake, Workshop};
 use crate::survey;
@@ -49,6 +50,10 @@ pub struct Files {
     sequence: u64,
     view: View,
     watches: Option<Watches>,
+    /// How much history is kept, if any.
+    limits: Option<Limits>,
+    /// What became of the locks that went with lost ground, to be told on the new.
+    lost: Vec<Event>,
     /// In how many µs, from when, a lease in front of our waiters may end.
     turn_us: Option<u64>,
 }
@@ -70,6 +75,8 @@ impl Files {
             view: View::default(),
             watches: None,
             turn_us: None,
+            limits: Some(Limits::default()),
+            lost: Vec::new(),
         }
     }
 
@@ -77,10 +84,12 @@ impl Files {
         let ground = Ground::open(&self.root)?;
         let path = ground.locks.path().join(GUARD);
         let guard = Guard::new(ground.guard_file()?, &path).above(self.sequence);
-        let shelf = Shelf::new(ground, Arc::clone(&self.clock));
+        let mut shelf = Shelf::new(ground, Arc::clone(&self.clock), History::new(self.limits));
+        shelf.events.append(&mut self.lost);
         let mut site = Site { guard, shelf };
         let clock = Arc::clone(&self.clock);
         let mut held = site.guard.lock(&*clock)?;
+        let before = held.changes();
         let shelf = &mut site.shelf;
         shelf.ground.prove_locks(held.file())?;
         journal::recover(&shelf.ground.locks, &self.root)?;
@@ -98,10 +107,12 @@ impl Files {
         let forgotten = shelf.index.iter().filter(|(_, record)| is_forgotten(record));
         let forgotten: Vec<(Key, u64)> =
             forgotten.map(|(key, record)| (*key, record.token)).collect();
-        let _ = shelf.vacate(&mut held, &forgotten);
+        let _ = shelf.vacate(&mut held, &forgotten, &Why::Died);
         shelf.sweep(&mut held, SWEPT_AT_REST);
         shelf.sweep_changes();
         session::sweep(&shelf.ground.holders, |holder| shelf.index.is_named(holder));
+        shelf.write_history(&mut held, before);
+        held.settle();
         drop(held);
         self.site = Some(site);
         Ok(())
@@ -117,7 +128,8 @@ impl Files {
             }
             let Some(Site { guard, shelf }) = &mut self.site else { continue };
             let mut held = guard.lock(&*clock)?;
-            if !in_place(&shelf.ground, held.file())? {
+            let before = held.changes();
+            if !shelf.ground.is_in_place(held.file())? {
                 is_new_ground = true;
                 drop(held);
                 self.lose();
@@ -127,13 +139,15 @@ impl Files {
             let mut changed = shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
             work(shelf, &mut held);
             let (granted, displaced) = shelf.collect(&mut held);
+            shelf.write_history(&mut held, before);
             shelf.show(&mut self.view, &mut held);
+            held.settle();
             shelf.index.is_current(&held);
             let touched = std::mem::take(&mut shelf.touched);
             if let Changed::Keys(keys) = &mut changed {
                 keys.extend(touched);
             }
-            let is_lost = !in_place(&shelf.ground, held.file()).unwrap_or(false);
+            let is_lost = !shelf.ground.is_in_place(held.file()).unwrap_or(false);
             drop(held);
             for holder in std::mem::take(&mut shelf.rung) {
                 if shelf.session.as_ref().is_none_or(|mine| mine.id() != holder) {
@@ -150,13 +164,6 @@ impl Files {
         let path = self.root.join(ground::STATE).join("locks");
         let cause = io::Error::from(io::ErrorKind::NotFound);
         Err(Error::system("keep", &path, &cause).hint("Something removes it again and again."))
-    }
-
-    /// What is noted of a key in one of the folders beside the records.
-    fn annexed<T: serde::de::DeserializeOwned>(&self, folder: &str, key: &Key) -> Option<T> {
-        let notes = self.site.as_ref()?.shelf.ground.annex_if_there(folder).ok()??;
-        let file = notes.open_read(&key.to_string()).ok()?;
-        serde_json::from_reader(std::io::Read::take(file, record::MAX_BYTES)).ok()
     }
 
     /// Sees to it that this process is woken when a turn may come for one of its waiters.
@@ -185,9 +192,11 @@ impl Files {
     }
 
     fn lose(&mut self) {
-        if let Some(site) = self.site.take() {
-            self.sequence = site.guard.sequence();
-        }
+        let Some(Site { guard, shelf }) = self.site.take() else { return };
+        self.sequence = guard.sequence();
+        let mine = shelf.session.as_ref().map(Session::id);
+        let ours = shelf.index.iter().filter(|(_, record)| Some(record.holder) == mine);
+        self.lost.extend(ours.map(|(_, record)| shelf.event(What::Lost, record)));
     }
 }
 
@@ -226,7 +235,7 @@ impl Store for Files {
 
     fn tend(&mut self) -> Round {
         let Some(Site { guard, shelf }) = &self.site else { return Round::default() };
-        match in_place(&shelf.ground, guard.file()) {
+        match shelf.ground.is_in_place(guard.file()) {
             Ok(true) => {}
             Ok(false) => {
                 self.lose();
@@ -282,7 +291,14 @@ impl Store for Files {
     }
 
     fn writer(&self, key: &Key) -> Option<Writer> {
-        self.annexed(WRITTEN, key)
+        self.site.as_ref()?.shelf.ground.noted(WRITTEN, key)
+    }
+
+    fn keep_history(&mut self, limits: Option<Limits>) {
+        self.limits = limits;
+        if let Some(site) = &mut self.site {
+            site.shelf.history = History::new(limits);
+        }
     }
 
     fn is_ours(&self, record: &Record) -> bool {
@@ -295,7 +311,7 @@ impl Store for Files {
     }
 
     fn forced(&self, key: &Key, token: u64) -> Option<Forced> {
-        let forced: Forced = self.annexed(FORCED, key)?;
+        let forced: Forced = self.site.as_ref()?.shelf.ground.noted(FORCED, key)?;
         (forced.token == token).then_some(forced)
     }
 
@@ -309,7 +325,7 @@ impl Store for Files {
 
     fn verify(&self, key: &Key, token: u64) -> Result<bool, Error> {
         let Some(Site { guard, shelf }) = &self.site else { return Ok(false) };
-        if !in_place(&shelf.ground, guard.file())? {
+        if !shelf.ground.is_in_place(guard.file())? {
             return Ok(false);
         }
         let Some(record) = shelf.current(key, token)? else { return Ok(false) };
@@ -328,9 +344,13 @@ impl Store for Files {
         match survey::list(&self.root, &*self.clock, &mut status) {
             Err(error) => status.error = Some(error.message.clone()),
             Ok(()) => {
-                let behind = self.view.error();
-                status.error =
-                    behind.map(|cause| format!("The view could not be written: {cause}."));
+                let shelf = self.site.as_ref().map(|site| &site.shelf);
+                let untold = shelf.and_then(|shelf| shelf.history.error());
+                let failed = |what: &str, cause: &io::Error| {
+                    format!("The {what} could not be written: {cause}.")
+                };
+                let unseen = self.view.error().map(|cause| failed("view", cause));
+                status.error = unseen.or_else(|| untold.map(|cause| failed("history", cause)));
             }
         }
         status
@@ -365,12 +385,6 @@ impl Seen {
         let Seen { changed, granted, displaced, is_new_ground, .. } = self;
         Round { answers, changed, granted, displaced, is_new_ground }
     }
-}
-
-fn in_place(ground: &Ground, guard: &std::fs::File) -> Result<bool, Error> {
-    ground
-        .is_in_place(guard)
-        .map_err(|cause| Error::system("look at", &ground.locks.path().join(GUARD), &cause))
 }
 
 fn refuse_grants(answer: &mut Result<Done, Error>, locks: &Path) {

@@ -13,7 +13,7 @@ use crate::key::Key;
 use crate::kind::{Extent, Kind};
 use crate::publish;
 use crate::record::Record;
-use crate::shelf::{Freed, Shelf};
+use crate::shelf::{Freed, Shelf, Why};
 use crate::standing::Standing;
 use crate::store::{Done, Force, Pending};
 
@@ -67,7 +67,8 @@ impl Shelf {
         }
         let gone: Vec<(Key, u64)> =
             taken.iter().map(|(key, record)| (*key, record.token)).collect();
-        self.vacate(held, &gone)?;
+        let why = Why::Forced(force.by.clone(), force.reason.clone());
+        self.vacate(held, &gone, &why)?;
         self.rung.extend(taken.iter().map(|(_, record)| record.holder));
         Ok(())
     }

@@ -46,6 +46,7 @@ impl Shelf {
         }
         let mut written = Vec::with_capacity(paths.len());
         let mut grants = Vec::with_capacity(paths.len());
+        let mut taken = Vec::with_capacity(paths.len());
         for ((path, extent), room) in paths.iter().zip(rooms) {
             let key = extent.key;
             if room.is_mine(extent.kind) {
@@ -60,6 +61,7 @@ impl Shelf {
                 self.undo(written);
                 return Err(error);
             }
+            taken.push((record.clone(), room));
             let is_fresh = record.raised.is_none();
             grants.push(Grant { key, record, is_fresh });
             // Those who wait for what was taken past them learn whom they wait for now.
@@ -70,6 +72,9 @@ impl Shelf {
         if let Some(Err(error)) = making.map(|session| session.end(&self.ground.holders)) {
             self.undo(written);
             return Err(error);
+        }
+        for (record, room) in taken {
+            self.tell_taken(&record, &room, None);
         }
         Ok(grants)
     }

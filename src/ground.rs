@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::errno;
 use crate::error::{Code, Error};
+use crate::key::Key;
 use crate::sys::{self, Dir};
 
 /// The folder that orchestrators keep their state in.
@@ -23,6 +24,9 @@ pub const FORCED: &str = "forced";
 pub const WRITTEN: &str = "written";
 /// The file that the guard's kernel lock is taken on.
 pub const GUARD: &str = ".guard";
+
+/// No note is longer, in bytes.
+const MOST_NOTED: u64 = 64 * 1024;
 
 /// The open folders of a project.
 #[derive(Debug)]
@@ -71,6 +75,12 @@ impl Ground {
         let state = child(&top, STATE, true).map_err(told)?;
         self.progress = child(&state, "progress", true).map_err(told)?;
         Ok(())
+    }
+
+    /// What is noted of a key in one of the folders beside the records.
+    pub fn noted<T: serde::de::DeserializeOwned>(&self, folder: &str, key: &Key) -> Option<T> {
+        let file = self.annex_if_there(folder).ok()??.open_read(&key.to_string()).ok()?;
+        serde_json::from_reader(io::Read::take(file, MOST_NOTED)).ok()
     }
 
     /// A folder beside the records that only some need, made if it is missing.
@@ -137,12 +147,14 @@ impl Ground {
     ///
     /// # Errors
     /// What the system says, other than that nothing is there.
-    pub fn is_in_place(&self, guard: &File) -> io::Result<bool> {
-        let mine = Dir::entry_of(guard)?.identity;
-        match Dir::entry_at(&self.locks.path().join(GUARD)) {
+    pub fn is_in_place(&self, guard: &File) -> Result<bool, Error> {
+        let path = self.locks.path().join(GUARD);
+        let failed = |cause: io::Error| Error::system("look at", &path, &cause);
+        let mine = Dir::entry_of(guard).map_err(failed)?.identity;
+        match Dir::entry_at(&path) {
             Ok(there) => Ok(there.identity == mine),
             Err(cause) if is_gone(&cause) => Ok(false),
-            Err(cause) => Err(cause),
+            Err(cause) => Err(failed(cause)),
         }
     }
 }

@@ -15,7 +15,8 @@
 //! | 16..24 | the count of changes noted; begins at the first sequence |
 //! | 24..32 | how many of them the view shows |
 //! | 32..48 | first half of SHA-256 of the boot id |
-//! | 48..64 | zeros |
+//! | 48..56 | how many of them the history tells |
+//! | 56..64 | zeros |
 //! | 64..65536 | 2046 slots of 32 bytes: change *n* is the key in slot *n* mod 2046 |
 //!
 //! Numbers are little-endian.
@@ -53,6 +54,8 @@ pub struct Guard {
     path: PathBuf,
     patience: Patience,
     header: Header,
+    /// Whether the header says more here than in the file.
+    is_unwritten: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +64,7 @@ struct Header {
     changes: u64,
     viewed: u64,
     boot: [u8; 16],
+    logged: u64,
 }
 
 /// What was changed since somebody last looked.
@@ -81,6 +85,7 @@ impl Guard {
             file,
             path: path.to_owned(),
             header: Header::default(),
+            is_unwritten: false,
         }
     }
 
@@ -157,6 +162,26 @@ impl Held<'_> {
     /// Whether the view shows every change.
     pub fn is_viewed(&self) -> bool {
         self.guard.header.viewed == self.guard.header.changes
+    }
+
+    /// How many changes the history tells.
+    pub fn logged(&self) -> u64 {
+        self.guard.header.logged
+    }
+
+    /// The history tells every change noted so far; written with the next number that is.
+    pub fn set_logged(&mut self) {
+        let header = &mut self.guard.header;
+        self.guard.is_unwritten |= header.logged != header.changes;
+        header.logged = header.changes;
+    }
+
+    /// Writes what has not been written yet.
+    pub fn settle(&mut self) {
+        if self.guard.is_unwritten {
+            // What cannot be written is found out again by whoever comes next.
+            let _ = self.write_header(self.guard.header);
+        }
     }
 
     /// Raises the sequence to at least this.
@@ -242,6 +267,7 @@ impl Held<'_> {
     }
 
     fn read_header(&mut self, clock: &dyn Clock) -> Result<(), Error> {
+        self.guard.is_unwritten = false;
         let mut bytes = [0; HEADER];
         self.read(&mut bytes, 0)?;
         let number = |at: usize| {
@@ -251,7 +277,8 @@ impl Held<'_> {
         };
         let mut boot = [0; 16];
         boot.copy_from_slice(&bytes[32..48]);
-        let known = Header { sequence: number(8), changes: number(16), viewed: number(24), boot };
+        let (sequence, changes, viewed) = (number(8), number(16), number(24));
+        let known = Header { sequence, changes, viewed, boot, logged: number(48) };
         if &bytes[..8] == MAGIC {
             self.guard.header = known;
         } else if &bytes[..7] == b"storylk" {
@@ -272,6 +299,7 @@ impl Held<'_> {
                 changes,
                 viewed: u64::MAX,
                 boot: boot_digest(clock),
+                logged: changes,
             });
         }
         if boot != boot_digest(clock) {
@@ -298,8 +326,10 @@ impl Held<'_> {
         bytes[16..24].copy_from_slice(&header.changes.to_le_bytes());
         bytes[24..32].copy_from_slice(&header.viewed.to_le_bytes());
         bytes[32..48].copy_from_slice(&header.boot);
+        bytes[48..56].copy_from_slice(&header.logged.to_le_bytes());
         self.write(&bytes, 0)?;
         self.guard.header = header;
+        self.guard.is_unwritten = false;
         Ok(())
     }
 

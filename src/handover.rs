@@ -10,11 +10,12 @@ use crate::error::{Code, Error};
 use crate::grant::lost;
 use crate::graph::{self, Arms};
 use crate::guard::Held;
+use crate::history::{Event, What};
 use crate::key::Key;
 use crate::kind::{Extent, Kind};
 use crate::lease::Lease;
 use crate::record::Record;
-use crate::shelf::{Freed, Shelf};
+use crate::shelf::{Freed, Shelf, Why};
 use crate::standing::Standing;
 use crate::store::{Done, Grant};
 use crate::story::Story;
@@ -51,6 +52,7 @@ impl Shelf {
         record.waiter = None;
         held.note(&[key])?;
         self.rewrite(key, token, &record)?;
+        self.tell(self.event(What::Lowered, &record));
         if before.kind != kind && self.index.is_waited_for() {
             let near = self.index.near(&before);
             self.pass_on(held, Freed::new(), &near);
@@ -92,10 +94,10 @@ impl Shelf {
         }
         self.check_circle(story, &extent, &freed)?;
         let next = held.note_grants(&[key])?;
-        record.story_id = story.clone();
         record.lock_id = format!("{story}-{next}");
         record.acquired_at = self.clock.wall_ms();
-        self.hand_over(key, token, next, &mut record)?;
+        let giver = std::mem::replace(&mut record.story_id, story.clone());
+        self.hand_over(key, token, next, &mut record, giver.to_string())?;
         Ok(Done::Granted(vec![Grant { key, record, is_fresh: true }]))
     }
 
@@ -168,6 +170,7 @@ impl Shelf {
         let first = held.note_grants(&keys)?;
         let mut taken = Vec::with_capacity(grants.len());
         for (((key, token), mut record), next) in grants.iter().zip(records).zip(first..) {
+            let giver = (record.holder, record.pid);
             record.holder = holder;
             record.detached = false;
             record.pid = std::process::id();
@@ -175,10 +178,11 @@ impl Shelf {
             sys::host().clone_into(&mut record.host);
             record.set_lease(lease.unwrap_or(record.lease()), &*self.clock);
             record.lock_id = format!("{}-{next}", record.story_id);
-            if let Err(error) = self.hand_over(*key, *token, next, &mut record) {
+            let giver = format!("pid {}", giver.1);
+            if let Err(error) = self.hand_over(*key, *token, next, &mut record, giver) {
                 let given: Vec<(Key, u64)> =
                     taken.iter().map(|grant: &Grant| (grant.key, grant.record.token)).collect();
-                let _ = self.vacate(held, &given);
+                let _ = self.vacate(held, &given, &Why::Released);
                 return Err(error);
             }
             taken.push(Grant { key: *key, record, is_fresh: true });
@@ -193,6 +197,7 @@ impl Shelf {
         from: u64,
         token: u64,
         record: &mut Record,
+        giver: String,
     ) -> Result<(), Error> {
         record.token = token;
         record.handed_from = Some(from);
@@ -200,6 +205,8 @@ impl Shelf {
         record.waiter = None;
         record.raised = None;
         self.rewrite(key, from, record)?;
+        let event = self.event(What::Transferred, record);
+        self.tell(Event { by: Some(giver), ..event });
         // Those who wait for it wait for somebody else now.
         self.alert(&record.extent(key));
         Ok(())

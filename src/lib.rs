@@ -14,12 +14,12 @@
 //! | [`engine`], [`workbench`] | one thread a root; clients; where files are written |
 //! | [`desk`], [`plan`], [`settle`], [`conclude`], [`holdings`], [`claims`], [`waits`] | calls become steps; who in this process has what |
 //! | [`call`] | what can be asked and answered |
-//! | [`files`], [`steps`], [`force`], [`handover`], [`line`], [`turns`], [`circles`], [`grant`], [`room`], [`shelf`] | the file store: the protocol under the guard |
+//! | [`files`], [`steps`], [`force`], [`handover`], [`line`], [`turns`], [`circles`], [`grant`], [`room`], [`tale`], [`shelf`] | the file store: the protocol under the guard |
 //! | [`survey`] | looking without the guard |
 //! | [`wake`] | how one who waits is woken |
 //! | [`store`] | the seam: what any store decides |
 //! | [`graph`] | who waits for whom |
-//! | [`overlaps`], [`index`], [`places`], [`view`] | what all records and queues say; `locks.json` |
+//! | [`overlaps`], [`index`], [`places`], [`view`], [`history`] | what all records and queues say; `locks.json` |
 //! | [`standing`], [`session`] | does it still hold: leases, and life told by the kernel |
 //! | [`change`], [`journal`], [`diff`], [`hunks`] | changes to the files themselves |
 //! | [`guard`], [`patience`], [`ground`], [`publish`] | one change at a time, on safe ground, never half seen |
@@ -52,6 +52,7 @@ pub mod graph;
 pub mod ground;
 pub mod guard;
 pub mod handover;
+pub mod history;
 pub mod holder;
 pub mod holdings;
 pub mod hunks;
@@ -85,6 +86,8 @@ pub mod store;
 pub mod story;
 pub mod survey;
 pub mod sys;
+#[doc(hidden)]
+pub mod tale;
 #[cfg(feature = "node")]
 pub mod told;
 pub mod turns;

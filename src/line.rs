@@ -11,6 +11,7 @@ use crate::circles::Now;
 use crate::error::{Arm, Code, Error, Line};
 use crate::graph;
 use crate::guard::Held;
+use crate::history::What;
 use crate::holder::{self, Holder};
 use crate::key::Key;
 use crate::kind::Extent;
@@ -19,7 +20,7 @@ use crate::queue::{Waiter, WaiterId};
 use crate::record::{HolderId, Process, Record};
 use crate::room::{Blocker, Want};
 use crate::session::{Life, Session};
-use crate::shelf::{Freed, Own, Shelf};
+use crate::shelf::{Freed, Own, Shelf, Why};
 use crate::store::{Done, Grant};
 use crate::story::Story;
 use crate::wake::Neighbour;
@@ -68,6 +69,9 @@ impl Shelf {
                 let _ = self.unqueue(id, &keys[..number]);
                 return Err(error);
             }
+        }
+        for candidate in &candidates {
+            self.tell_waiter(What::Queued, candidate, None);
         }
         if let Some(candidate) = candidates.into_iter().next() {
             self.waiting.insert(id, Own { story: candidate.story_id, extents });
@@ -235,6 +239,8 @@ impl Shelf {
         let refusal = self.refusal_in_line(&waiter, &extents)?;
         self.strike(held, &waiter, &keys)?;
         self.waiting.remove(&id);
+        let error = keep.then_some(&refusal);
+        self.tell_waiter(if keep { What::Refused } else { What::Left }, &waiter, error);
         // A turn that a killed process had half given is given back.
         self.give_back(held, id, &keys)?;
         self.unstick(held, &extents)?;
@@ -260,7 +266,7 @@ impl Shelf {
         }
         let fresh: Vec<(Key, u64)> =
             fresh.into_iter().map(|(key, record)| (key, record.token)).collect();
-        self.vacate(held, &fresh)
+        self.vacate(held, &fresh, &Why::Released)
     }
 
     /// Those of a queue whose processes live, as far as can be known.

@@ -22,7 +22,9 @@ use crate::port::{NodePort, locked};
 use crate::story::Story;
 use crate::{root, told};
 
-pub use crate::asked::{AcquireOptions, ChangeOptions, FileEdit, ForceOptions, KindInfo};
+pub use crate::asked::{
+    AcquireOptions, ChangeOptions, FileEdit, ForceOptions, HistoryLimits, KindInfo,
+};
 pub use crate::shapes::{Failure, GrantId};
 pub use crate::told::Answer;
 
@@ -273,6 +275,12 @@ impl Client {
     #[napi(catch_unwind, ts_return_type = "number | Failure")]
     pub fn cleanup(&self, env: Env, story_id: String) -> napi::Result<Submitted> {
         self.submit(env, || Ok(Call::Cleanup { story: Story::new(story_id)? }))
+    }
+
+    /// Keeps this much history from now on, or none: `released`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn keep_history(&self, env: Env, limits: Option<HistoryLimits>) -> napi::Result<Submitted> {
+        self.submit(env, || Ok(Call::Keep(limits.map(|limits| limits.parse()).transpose()?)))
     }
 
     /// Everything that is held: `status`.

@@ -253,6 +253,10 @@ impl Desk {
                 let change = Arc::clone(change);
                 step(Step::Commit { grants, story, change }, Purpose::Other)
             }
+            Call::Keep(limits) => {
+                self.store.keep_history(*limits);
+                Plan::Answer(Ok(Reply::Released))
+            }
             Call::Done(reply) => {
                 Plan::Answer((**reply).clone().map_err(|error| self.with_writer(error)))
             }

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::found::{self, Found, Unreadable};
 use crate::ground::{Ground, STAGED};
 use crate::guard::Held;
+use crate::history::{Event, History};
 use crate::index::Index;
 use crate::journal;
 use crate::key::{Key, Located};
@@ -28,6 +29,21 @@ use crate::view::{self, View};
 
 /// Grants that are being given up: their records still stand, and hold nobody up.
 pub(crate) type Freed = HashSet<(Key, u64)>;
+
+/// Why a lock is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Its story wished it.
+    Released,
+    /// With all of its story's.
+    Cleaned,
+    /// Its lease ran out.
+    Expired,
+    /// Its process is long dead.
+    Died,
+    /// Somebody took it back: who, and why.
+    Forced(String, String),
+}
 
 /// The open records.
 pub struct Shelf {
@@ -47,6 +63,9 @@ pub struct Shelf {
     pub waiting: BTreeMap<WaiterId, Own>,
     /// By story, whom it waits for: for as long as nothing changes.
     pub(crate) reach: HashMap<Story, HashSet<Story>>,
+    /// What happened in this round.
+    pub(crate) events: Vec<Event>,
+    pub(crate) history: History,
     /// Whose bells are to be rung once the guard is let go of.
     pub rung: HashSet<HolderId>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -71,7 +90,7 @@ impl Own {
 
 impl Shelf {
     /// The records of this ground.
-    pub fn new(ground: Ground, clock: Arc<dyn Clock>) -> Shelf {
+    pub fn new(ground: Ground, clock: Arc<dyn Clock>, history: History) -> Shelf {
         Shelf {
             ground,
             index: Index::default(),
@@ -81,6 +100,8 @@ impl Shelf {
             touched: Vec::new(),
             waiting: BTreeMap::new(),
             reach: HashMap::new(),
+            events: Vec::new(),
+            history,
             rung: HashSet::new(),
             clock,
             process: session::this_process(),
@@ -91,9 +112,17 @@ impl Shelf {
     ///
     /// # Errors
     /// What the system says; the others are given up all the same.
-    pub fn vacate(&mut self, held: &mut Held<'_>, gone: &[(Key, u64)]) -> Result<(), Error> {
+    pub(crate) fn vacate(
+        &mut self,
+        held: &mut Held<'_>,
+        gone: &[(Key, u64)],
+        why: &Why,
+    ) -> Result<(), Error> {
         if gone.is_empty() {
             return Ok(());
+        }
+        for (key, token) in gone {
+            self.tell_gone(key, *token, why);
         }
         let keys: BTreeSet<Key> = gone.iter().map(|(key, _)| *key).collect();
         let keys: Vec<Key> = keys.into_iter().collect();
@@ -142,7 +171,7 @@ impl Shelf {
     pub fn sweep(&mut self, held: &mut Held<'_>, most: usize) {
         for (key, token) in std::mem::take(&mut self.owed) {
             if matches!(self.current(&key, token), Ok(Some(_)))
-                && self.vacate(held, &[(key, token)]).is_err()
+                && self.vacate(held, &[(key, token)], &Why::Released).is_err()
             {
                 self.owed.push((key, token));
             }
@@ -157,7 +186,7 @@ impl Shelf {
                 }
                 _ => Vec::new(),
             };
-            let is_gone = !over.is_empty() && self.vacate(held, &over).is_ok();
+            let is_gone = !over.is_empty() && self.vacate(held, &over, &Why::Expired).is_ok();
             if !is_gone {
                 // Changed by somebody who knows no guard, or not to be had now: look again later.
                 let _ = self.reload(&key);

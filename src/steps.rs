@@ -13,6 +13,7 @@ use crate::found::Found;
 use crate::grant::lost;
 use crate::ground::WRITTEN;
 use crate::guard::Held;
+use crate::history::What;
 use crate::holder::Holder;
 use crate::key::{Key, Located};
 use crate::kind::{Extent, Kind, Mode};
@@ -21,7 +22,7 @@ use crate::publish;
 use crate::queue::WaiterId;
 use crate::record::Record;
 use crate::room::{Blocker, Want};
-use crate::shelf::{Freed, Shelf};
+use crate::shelf::{Freed, Shelf, Why};
 use crate::standing::Standing;
 use crate::store::{Acquire, Done, Grant, Step};
 use crate::story::Story;
@@ -35,14 +36,21 @@ impl Shelf {
     pub fn step(&mut self, held: &mut Held<'_>, step: &Step) -> Result<Done, Error> {
         match step {
             Step::Acquire(ask) => {
-                self.acquire(held, ask).map_err(|error| error.by(ask.story.as_str()))
+                let answer = self.acquire(held, ask);
+                answer.map_err(|error| error.by(ask.story.as_str())).inspect_err(|error| {
+                    self.tell_refused(ask, error);
+                })
             }
             Step::Release { path, story } => {
                 self.release(held, path, story).map_err(|error| error.by(story.as_str()))
             }
             Step::LetGo(grants) => self.let_go(held, grants).map(Done::LetGo),
-            Step::Renew { path, story, lease } => {
-                self.renew(held, path, story, *lease).map_err(|error| error.by(story.as_str()))
+            Step::Renew { path, story, lease } => self
+                .renew(held, path, story, *lease)
+                .map(|done| self.renewed(done))
+                .map_err(|error| error.by(story.as_str())),
+            Step::Extend { key, token, lease, detached: None } => {
+                self.extend(held, key, *token, *lease, None).map(|done| self.renewed(done))
             }
             Step::Extend { key, token, lease, detached } => {
                 self.extend(held, key, *token, *lease, *detached)
@@ -63,6 +71,13 @@ impl Shelf {
             Step::Adopt { grants, digest, lease } => self.adopt(held, grants, digest, *lease),
             Step::Force(force) => self.force(held, force),
         }
+    }
+
+    fn renewed(&mut self, done: Done) -> Done {
+        if let Done::Renewed(grant) = &done {
+            self.tell(self.event(What::Renewed, &grant.record));
+        }
+        done
     }
 
     fn acquire(&mut self, held: &mut Held<'_>, ask: &Acquire) -> Result<Done, Error> {
@@ -159,7 +174,7 @@ impl Shelf {
                 Found::Unreadable(found) => return Err(self.unreadable(&key, &found, path)),
             };
             if let Some(record) = holds.iter().find(|record| record.story_id == *story) {
-                self.vacate(held, &[(key, record.token)])?;
+                self.vacate(held, &[(key, record.token)], &Why::Released)?;
                 continue;
             }
             for record in holds {
@@ -182,7 +197,7 @@ impl Shelf {
             let runs = |record: &Record| !record.is_over(&*self.clock);
             released.push(record.as_ref().is_some_and(runs));
         }
-        self.vacate(held, &standing)?;
+        self.vacate(held, &standing, &Why::Released)?;
         Ok(released)
     }
 
@@ -302,19 +317,19 @@ impl Shelf {
                 }
             }
         }
-        let mut tokens = Vec::with_capacity(change.hashes.len());
+        let mut leaning = Vec::with_capacity(change.hashes.len());
         for (key, path) in change.targets() {
             let covers: Vec<&(u64, Extent)> =
                 covers.iter().filter(|(_, it)| it.key == key || it.contains(&path)).collect();
             let alone = covers.iter().find(|(_, it)| it.kind.mode == Mode::Exclusive);
             match (alone, covers.first()) {
-                (Some((token, _)), _) => tokens.push(*token),
+                (Some((token, _)), _) => leaning.push(*token),
                 (None, Some(_)) => return Err(shared(story, &path)),
                 (None, None) => return Err(change::not_locked(&path)),
             }
         }
         change.commit(&self.ground.locks)?;
-        for ((key, hash), token) in change.hashes.iter().zip(tokens) {
+        for (((key, path), (_, hash)), token) in change.targets().zip(&change.hashes).zip(leaning) {
             let writer = Writer {
                 story_id: story.to_string(),
                 pid: std::process::id(),
@@ -323,6 +338,7 @@ impl Shelf {
                 hash: hash.map(change::hex),
             };
             // For people alone: a change that is in place is not called failed for want of it.
+            self.tell_patched(&path, &writer);
             let bytes = serde_json::to_vec(&writer).unwrap_or_default();
             let written = self.ground.annex(WRITTEN);
             let _ = written.map(|dir| publish::replace(&dir, &key.to_string(), &bytes));
@@ -365,7 +381,7 @@ impl Shelf {
                 None => self.reload(&key)?,
             }
         }
-        self.vacate(held, &gone)?;
+        self.vacate(held, &gone, &Why::Cleaned)?;
         Ok(gone.len())
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::change::Staged;
 use crate::clock::Clock;
 use crate::error::{Error, Forced, Writer};
+use crate::history::Limits;
 use crate::holder::Holder;
 use crate::index::Changed;
 use crate::key::{Key, Located};
@@ -284,6 +285,9 @@ pub trait Store: Send {
     /// # Errors
     /// What the system says.
     fn begin_change(&mut self, grants: &[(Key, u64)]) -> Result<Workshop, Error>;
+
+    /// Keeps this much history from now on, or none.
+    fn keep_history(&mut self, limits: Option<Limits>);
 
     /// Who wrote a path last through a lock.
     fn writer(&self, key: &Key) -> Option<Writer>;

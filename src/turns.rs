@@ -187,6 +187,7 @@ impl Shelf {
         let keys: Vec<Key> = extents.iter().map(|extent| extent.key).collect();
         let token = held.note_grants(&keys)?;
         let mut written = Vec::with_capacity(keys.len());
+        let mut taken = Vec::with_capacity(keys.len());
         for ((token, extent), room) in (token..).zip(extents).zip(rooms) {
             if room.is_mine(extent.kind) {
                 continue;
@@ -195,6 +196,7 @@ impl Shelf {
             let entry = self.index.queue(&key).iter().find(|entry| entry.id == waiter.id);
             let entry = entry.unwrap_or(waiter).clone();
             let record = self.record(&entry, token, Some(waiter.id), room);
+            taken.push((record.clone(), room, entry));
             if let Err(error) = self.settle_in(key, record, room, &mut written) {
                 self.undo(written);
                 return Err(error);
@@ -203,6 +205,9 @@ impl Shelf {
         // A queue that cannot be written now is put right by the number in the record.
         let _ = self.unqueue(waiter.id, &keys);
         self.rung.insert(waiter.holder);
+        for (record, room, waiter) in taken {
+            self.tell_taken(&record, room, Some(&waiter));
+        }
         for extent in extents {
             self.alert_before(extent, waiter.id);
         }

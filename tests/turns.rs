@@ -400,6 +400,10 @@ impl storylock::Store for Failing {
         self.files.begin_change(grants)
     }
 
+    fn keep_history(&mut self, limits: Option<storylock::history::Limits>) {
+        self.files.keep_history(limits);
+    }
+
     fn forced(&self, key: &storylock::Key, token: u64) -> Option<storylock::error::Forced> {
         self.files.forced(key, token)
     }
