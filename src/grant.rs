@@ -295,6 +295,6 @@ fn modernise(record: &mut Record, token: u64) {
 
 /// What one is told whose lock is gone when it is to be changed.
 pub(crate) fn lost() -> Error {
-    Error::new(Code::Compromised, "Cannot renew a lock that was lost.")
+    Error::new(Code::Compromised, "The lock was lost: it ended, or was given up.")
         .hint("Acquire it again, and read the file anew: others may have changed it.")
 }
