@@ -220,6 +220,8 @@ describe('status and the view', () => {
       place: 1,
       estimate: null,
       paths: 1,
+      mode: 'exclusive',
+      recursive: false,
       reason: 'why',
     });
     expect(first.since).toBeGreaterThanOrEqual(before);

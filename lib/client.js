@@ -10,18 +10,22 @@
  */
 
 const native = require('../native.js');
-const { errorOf, holderOf } = require('./errors.js');
-const { Grant, Lock } = require('./lock.js');
+const { errorOf, goneOf, holderOf } = require('./errors.js');
+const { Grant, Lock, grantOf } = require('./lock.js');
+const { asked } = require('./paths.js');
+const { waiterOf } = require('./status.js');
 const { Tickets } = require('./tickets.js');
 
 class Client {
   #native;
+  #queueLimit;
   #onLoss;
   #tickets = new Tickets();
-  /** The grant of each key, from its answer until it is given up or lost. */
+  /** The grants, each from its answer until it is given up or lost. */
   #held = new Map();
 
-  constructor(root, onLoss) {
+  constructor(root, { queueLimit, onLoss }) {
+    this.#queueLimit = queueLimit;
     this.#onLoss = onLoss;
     try {
       this.#native = new native.Client(root, (answers) => this.#settle(answers));
@@ -35,12 +39,14 @@ class Client {
   }
 
   /**
-   * All of these paths or none: their locks. A request that `signal` calls off while it waits has
+   * All of these entries or none: their locks. A request that `signal` calls off while it waits has
    * no place in the queue any more; which of the two came first is the engine's to say.
    */
-  async acquire(paths, storyId, { signal, ...options }) {
+  async acquire(entries, storyId, { signal, mode, recursive, ...options }) {
     signal?.throwIfAborted();
-    const submitted = this.#native.acquire(paths, storyId, options);
+    const { paths, kinds } = asked(entries, { mode, recursive });
+    const queueLimit = this.#queueLimit;
+    const submitted = this.#native.acquire(paths, storyId, { ...options, kinds, queueLimit });
     if (typeof submitted === 'number') leaveAtExit(this);
     const outcome = this.#tickets.outcome(submitted, ({ locks }) =>
       locks.map((info) => new Lock(this, this.#granted(info, options), info)),
@@ -61,7 +67,7 @@ class Client {
   letGo(grants, scope = false) {
     const submitted = this.#native.letGo(grants.map(nameOf), scope);
     return this.#tickets.outcome(submitted, ({ released }) => {
-      grants.forEach((grant, i) => this.#end(grant, scope && released[i]));
+      grants.forEach((grant, i) => this.#end(grant, scope, released[i]));
       return [...released];
     });
   }
@@ -109,9 +115,75 @@ class Client {
     return this.#tickets.outcome(this.#native.verify(key, token), ({ current }) => current);
   }
 
+  /**
+   * Exactly this grant as an exclusive one, in turn behind the other readers: what the engine says
+   * of it then. To wait is for the grant only: with it the wait ends.
+   */
+  async raise(grant, { signal, wait }) {
+    const current = await this.verify(grant);
+    if (current.failure) return current;
+    if (!current.value) throw goneOf(grant);
+    const { filePath, storyId, detached } = grant;
+    // A claim of the kind that there is, so that nothing holds the lock longer than before.
+    const scope = grant.scopes > 0;
+    const ends = signal ? AbortSignal.any([signal, grant.signal]) : grant.signal;
+    const kind = { mode: 'exclusive', recursive: grant.recursive };
+    const options = { ...kind, wait, scope, detached, signal: ends };
+    let outcome;
+    try {
+      outcome = await this.acquire([{ path: filePath }], storyId, options);
+    } catch (error) {
+      throw error === grant.loss ? goneOf(grant) : error;
+    }
+    if (outcome.failure) return outcome;
+    const [lock] = outcome.value;
+    const raised = grantOf(lock);
+    const isSame = raised.key === grant.key && raised.token === grant.token;
+    if (scope || !isSame) await this.letGo([raised], scope);
+    if (!isSame) throw goneOf(grant);
+    return { value: lock };
+  }
+
+  /** Exactly this grant as a shared one: what the engine says of it then. */
+  lower({ key, token, recursive }) {
+    const submitted = this.#native.lower(key, token, 'shared', recursive);
+    return this.#tickets.outcome(submitted, ({ locks: [info] }) => info);
+  }
+
+  /** This grant to another story: its lock. */
+  transfer(grant, storyId) {
+    const submitted = this.#native.transfer(grant.key, grant.token, storyId);
+    return this.#tickets.outcome(submitted, ({ locks: [info] }) => {
+      grant.isPassedOn = true;
+      return this.#lockOf(info);
+    });
+  }
+
+  /** Offers these grants to whoever knows the secret of this digest. */
+  offer(grants, digest) {
+    return this.#tickets.outcome(this.#native.offer(grants.map(nameOf), digest), () => {
+      for (const grant of grants) grant.isPassedOn = true;
+    });
+  }
+
+  /** Makes grants that were offered so this process's own: their locks. */
+  adopt(grants, digest, timeout) {
+    const submitted = this.#native.adopt(grants, digest, timeout);
+    if (typeof submitted === 'number') leaveAtExit(this);
+    return this.#tickets.outcome(submitted, ({ locks }) => locks.map((info) => this.#lockOf(info)));
+  }
+
+  /** Takes the path from whoever holds it: who did, and who is next. */
+  force(path, options) {
+    return this.#tickets.outcome(this.#native.force(path, options), ({ removed, next }) => ({
+      removed: removed.map(holderOf),
+      next: next.map(waiterOf),
+    }));
+  }
+
   check(path) {
-    return this.#tickets.outcome(this.#native.check(path), ({ holder }) =>
-      holder ? holderOf(holder) : null,
+    return this.#tickets.outcome(this.#native.check(path), ({ holder, others }) =>
+      holder ? { ...holderOf(holder), others: others.map(holderOf) } : null,
     );
   }
 
@@ -146,8 +218,13 @@ class Client {
   }
 
   #find(key, token) {
-    const grant = this.#held.get(key);
-    return grant?.token === token ? grant : undefined;
+    const grant = this.#held.get(idOf({ key, token }));
+    return grant?.key === key ? grant : undefined;
+  }
+
+  /** A lock that came to this client otherwise than by being asked for. */
+  #lockOf(info) {
+    return new Lock(this, this.#granted(info, { detached: info.detached }), info);
   }
 
   /** A detached lock is nobody's here: the engine tells no loss of it. */
@@ -155,29 +232,36 @@ class Client {
     const known = this.#find(info.key, info.token);
     const grant = known ?? new Grant(info);
     if (detached) return grant;
-    if (!known) this.#held.set(grant.key, grant);
+    if (!known) this.#held.set(idOf(grant), grant);
     if (scope) grant.scopes += 1;
     // What was there before the first scope has a lease of its own, which no scope ends.
     if (!scope || (!known && !info.fresh)) grant.isApart = true;
     return grant;
   }
 
-  #end(grant, isScopeEnd) {
-    if (isScopeEnd) grant.scopes -= 1;
-    if (isScopeEnd && (grant.scopes > 0 || grant.isApart)) return;
-    if (this.#find(grant.key, grant.token)) this.#held.delete(grant.key);
+  /** A scope on it, or what held it apart from scopes, is over. */
+  #end(grant, scope, wasHeld) {
+    if (scope) grant.scopes -= 1;
+    else grant.isApart = false;
+    if (wasHeld && (grant.scopes > 0 || grant.isApart)) return;
+    if (this.#find(grant.key, grant.token)) this.#held.delete(idOf(grant));
   }
 
   /** A grant is over that was not let go of here: given up by path or by story, or lost. */
   #over({ key, token, failure }) {
     const grant = this.#find(key, token);
     if (!grant) return;
-    this.#held.delete(key);
+    this.#held.delete(idOf(grant));
     if (!failure) return;
     const loss = errorOf(failure);
     grant.lose(loss);
     this.#onLoss(loss, grant.lock);
   }
+}
+
+/** No two grants have one token, but those of the old module, which are one a path. */
+function idOf({ key, token }) {
+  return token === 0 ? key : token;
 }
 
 function nameOf({ key, token }) {

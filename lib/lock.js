@@ -5,29 +5,41 @@
  *
  * Promises: every call speaks of exactly this grant, by key and token, and never touches a
  * successor's lock on the same path; `signal` is aborted once, when the lock is lost, with the
- * loss as its reason. A lock that is given up is not lost: its signal stays quiet.
+ * loss as its reason. A lock that is given up, or passed on to another story or process, is not
+ * lost: its signal stays quiet.
  *
- * The plain properties tell of the moment when the lock was acquired, or last renewed through it.
+ * The plain properties tell of the moment when the lock was acquired, or last changed through it.
  */
 
-const { checkTimeout } = require('./arguments.js');
+const check = require('./arguments.js');
+const { exported } = require('./handover.js');
 const { done } = require('./tickets.js');
 
 /** What all locks of one grant share: a story that asks again is given another `Lock` of it. */
 class Grant {
   #controller = null;
 
-  constructor({ key, token, storyId, filePath }) {
+  constructor({ key, token, storyId, filePath, recursive, detached }) {
     this.key = key;
     this.token = token;
     this.storyId = storyId;
     this.filePath = filePath;
+    /** As last known: whoever of the story asks for more raises it. */
+    this.recursive = recursive;
+    this.detached = detached;
     /** Scopes open on it, and whether it is held apart from them too: as the engine counts. */
     this.scopes = 0;
     this.isApart = false;
+    /** Whether it was passed on, or offered to another process, which may have taken it. */
+    this.isPassedOn = false;
     /** The first lock of it. */
     this.lock = null;
     this.loss = null;
+  }
+
+  /** Whether its end, if it has ended, is what its story wanted. */
+  get isGoodEnd() {
+    return this.isPassedOn && this.loss === null;
   }
 
   get signal() {
@@ -68,6 +80,8 @@ class Lock {
     this.token = info.token;
     this.expiresAt = info.expiresAt ?? null;
     this.mode = info.mode;
+    this.recursive = info.recursive;
+    grant.recursive = info.recursive;
     this.reclaimed = info.reclaimed ? { ...info.reclaimed } : null;
   }
 
@@ -76,11 +90,26 @@ class Lock {
   }
 
   async renew(timeout) {
-    if (timeout !== undefined) checkTimeout(timeout);
-    const info = done(await this.#client.extend(this.#grant, timeout));
-    this.timeout = info.timeout;
-    this.expiresAt = info.expiresAt ?? null;
-    return this;
+    if (timeout !== undefined) check.checkTimeout(timeout);
+    return this.#is(done(await this.#client.extend(this.#grant, timeout)));
+  }
+
+  async upgrade(options) {
+    const turn = check.optionsOf(options, check.OF_TURN);
+    return this.#is(done(await this.#client.raise(this.#grant, turn)));
+  }
+
+  async downgrade() {
+    return this.#is(done(await this.#client.lower(this.#grant)));
+  }
+
+  async transfer(options) {
+    const { storyId } = check.neededOf(options, check.OF_TRANSFER, ['storyId']);
+    return done(await this.#client.transfer(this.#grant, storyId));
+  }
+
+  async export() {
+    return await exported(this.#client, [this.#grant], false);
   }
 
   async release() {
@@ -94,6 +123,13 @@ class Lock {
 
   async [Symbol.asyncDispose]() {
     await this.release();
+  }
+
+  /** What the engine says of the grant now. */
+  #is({ timeout, expiresAt, mode, recursive }) {
+    Object.assign(this, { timeout, expiresAt: expiresAt ?? null, mode, recursive });
+    this.#grant.recursive = recursive;
+    return this;
   }
 }
 
@@ -116,6 +152,10 @@ class LockSet {
   async renew(timeout) {
     await Promise.all(this.locks.map((lock) => lock.renew(timeout)));
     return this;
+  }
+
+  async export() {
+    return await exported(this.#client, this.locks.map(grantOf), true);
   }
 
   async release() {
