@@ -105,9 +105,9 @@ export interface GlobOptions {
    * objects with a `path` are what they are, so a file that is yet to be made is named by one.
    *
    * `*`, `**`, `?`, `[a-z]`, `{a,b}`, `@(a|b)`, `!(a)`; a string that begins with `!` takes away
-   * from the others. A name that begins with a dot is matched only by a pattern that says the dot;
-   * links are followed; `\` makes a character plain. A pattern that matches nothing rejects with
-   * `ENOENT`. A folder that matches is locked with all that lies in it.
+   * from the others. A name that begins with a dot is matched only by a pattern that says the dot,
+   * or by `!(a)`; links are followed; `\` makes a character plain. A pattern that matches nothing
+   * rejects with `ENOENT`. A folder that matches is locked with all that lies in it.
    */
   glob?: boolean | undefined;
 }

@@ -45,7 +45,7 @@ describe('a pattern', () => {
     ['src/*.{js,ts}', ['src/a.js', 'src/a[1].js', 'src/b.ts']],
     ['src/?.js', ['src/a.js']],
     ['src/[ab].*', ['src/a.js', 'src/b.ts']],
-    ['src/!(a|a*).*', ['src/b.ts']],
+    ['src/!(a|a*).*', ['src/.hidden.js', 'src/b.ts']],
     ['src/.*.js', ['src/.hidden.js']],
     ['src/a\\[1\\].js', ['src/a[1].js']],
     ['src/a.js', ['src/a.js']],
