@@ -31,7 +31,17 @@ export declare class Client {
   /** Gives up the story's lock on the path: `released`. */
   release(path: string, storyId: string): number | Failure
   /** Gives up these grants, or ends one scope of each: `letgo`. */
-  letGo(locks: Array<GrantId>, scope: boolean): number | Failure
+  letGo(locks: Array<GrantId>, scope: boolean, kinds?: Array<KindInfo> | undefined | null): number | Failure
+  /** Wants no more than this of a grant: `granted` with one lock. */
+  lower(key: string, token: number, kind: KindInfo): number | Failure
+  /** Gives a grant to another story: `granted` with one lock, that story's. */
+  transfer(key: string, token: number, storyId: string): number | Failure
+  /** Lets whoever knows the secret of this digest take these grants over, once: `offered`. */
+  offer(locks: Array<GrantId>, digest: string): number | Failure
+  /** Takes grants over that were offered under this digest: `granted`. */
+  adopt(locks: Array<GrantId>, digest: string, timeout?: number | undefined | null): number | Failure
+  /** Takes the locks of a path back from whoever has them: `forced`. */
+  force(path: string, options: ForceOptions): number | Failure
   /** Begins the lease of the story's lock anew: `granted` with one lock. */
   renew(path: string, storyId: string, timeout?: number | undefined | null): number | Failure
   /** Begins the lease of exactly this grant anew: `granted` with one lock. */
@@ -66,6 +76,8 @@ export interface AcquireOptions {
   wait?: number
   /** Behind how many others at most on each path. */
   queueLimit?: number
+  /** In which kind each path is to be locked; exclusive and by itself if absent. */
+  kinds?: Array<KindInfo>
 }
 
 /** A message of the engine. */
@@ -88,8 +100,14 @@ export type Answer =
     ticket: number; /** Each with its hash. */
   files: Array<ChangedFile> }
   | { kind: 'checked'; /** Of the call. */
-    ticket: number; /** Nobody if absent. */
-  holder?: HolderInfo }
+    ticket: number; /** All of them; none if it is free. */
+  holders: Array<HolderInfo> }
+  | { kind: 'offered'; /** Of the call. */
+  ticket: number }
+  | { kind: 'forced'; /** Of the call. */
+    ticket: number; /** Whose. */
+    removed: Array<HolderInfo>; /** Who waits for the path, in order. */
+  next: Array<PendingInfo> }
   | { kind: 'cleaned'; /** Of the call. */
     ticket: number; /** That many. */
   count: number }
@@ -155,8 +173,12 @@ export interface Failure {
   path?: string
   /** The story that asked. */
   storyId?: string
-  /** Who is in the way. */
+  /** Who is in the way; the first, where several are. */
   holder?: HolderInfo
+  /** All who are in the way. */
+  holders: Array<HolderInfo>
+  /** Who took the lock back by force, and why. */
+  forced?: ForcedInfo
   /** What to do next. */
   hint?: string
   /** How many wait for the path. */
@@ -187,6 +209,28 @@ export interface FileEdit {
   parents: boolean
 }
 
+/** Who took a lock back by force. */
+export interface ForcedInfo {
+  /** Who, in their own words. */
+  by: string
+  /** Why. */
+  reason: string
+  /** Since 1970, in ms. */
+  at: number
+}
+
+/** Whose lock is to be taken back, by whom, and why. */
+export interface ForceOptions {
+  /** Who does it. */
+  by: string
+  /** Why. */
+  reason: string
+  /** Only this story's. */
+  storyId?: string
+  /** Whether to tell only what would happen. */
+  dryRun: boolean
+}
+
 /** Names one grant. */
 export interface GrantId {
   /** What is locked. */
@@ -213,8 +257,10 @@ export interface HolderInfo {
   token: number
   /** The machine or container. */
   host: string
-  /** `exclusive`. */
+  /** `exclusive` or `shared`. */
   mode: string
+  /** Whether everything below the path is locked with it. */
+  recursive: boolean
   /** How long it has held. */
   heldFor: number
   /** How long its lease still runs; absent for a bound one. */
@@ -225,6 +271,14 @@ export interface HolderInfo {
   detached: boolean
   /** Why, in the story's words. */
   reason?: string
+}
+
+/** A kind of lock. */
+export interface KindInfo {
+  /** `exclusive` or `shared`. */
+  mode: string
+  /** Whether everything below the path is locked with it. */
+  recursive: boolean
 }
 
 /** One held path. */
@@ -257,8 +311,10 @@ export interface LockInfo {
   pid: number
   /** The lease's end by the wall, since 1970; absent for a bound lease. */
   expiresAt?: number
-  /** `exclusive`. */
+  /** `exclusive` or `shared`. */
   mode: string
+  /** Whether everything below the path is locked with it. */
+  recursive: boolean
   /** Whether this call was granted it; otherwise the story had it already. */
   fresh: boolean
   /** Whether the lease alone ends it. */
@@ -289,6 +345,10 @@ export interface PendingInfo {
   estimate?: number
   /** How many paths it wants at once. */
   paths: number
+  /** `exclusive` or `shared`. */
+  mode: string
+  /** Whether it wants everything below the path with it. */
+  recursive: boolean
   /** Why, in the story's words. */
   reason?: string
 }

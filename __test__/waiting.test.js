@@ -214,14 +214,14 @@ describe('status and the view', () => {
       filePath: file,
       storyId: 'S1',
       pid: process.pid,
+      mode: 'exclusive',
+      recursive: false,
       host: os.hostname(),
       since: expect.any(Number),
       waited: expect.any(Number),
       place: 1,
       estimate: null,
       paths: 1,
-      mode: 'exclusive',
-      recursive: false,
       reason: 'why',
     });
     expect(first.since).toBeGreaterThanOrEqual(before);

@@ -182,7 +182,7 @@ class Client {
   }
 
   check(path) {
-    return this.#tickets.outcome(this.#native.check(path), ({ holder, others }) =>
+    return this.#tickets.outcome(this.#native.check(path), ({ holders: [holder, ...others] }) =>
       holder ? { ...holderOf(holder), others: others.map(holderOf) } : null,
     );
   }

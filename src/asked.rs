@@ -3,13 +3,14 @@
 use napi::bindgen_prelude::Buffer;
 use napi_derive::napi;
 
-use crate::call::{Ask, Call, Change, QUEUE_LIMIT, Wait, What};
+use crate::call::{Ask, Call, Change, Order, QUEUE_LIMIT, Wait, What};
 use crate::change::{Action, Base, Edit};
 use crate::error::{Code, Error};
 use crate::key::{Key, Target};
+use crate::kind::{Kind, Mode};
 use crate::lease::{DEFAULT_TIMEOUT_MS, Lease};
 use crate::shapes::GrantId;
-use crate::story::Story;
+use crate::story::{self, Story};
 
 /// How a set of paths is to be locked.
 #[napi(object)]
@@ -27,6 +28,75 @@ pub struct AcquireOptions {
     pub wait: Option<f64>,
     /// Behind how many others at most on each path.
     pub queue_limit: Option<u32>,
+    /// In which kind each path is to be locked; exclusive and by itself if absent.
+    pub kinds: Option<Vec<KindInfo>>,
+}
+
+/// A kind of lock.
+#[napi(object)]
+pub struct KindInfo {
+    /// `exclusive` or `shared`.
+    pub mode: String,
+    /// Whether everything below the path is locked with it.
+    pub recursive: bool,
+}
+
+impl KindInfo {
+    /// As the engine takes it.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_ARG_VALUE` for an unknown mode.
+    pub fn parse(&self) -> Result<Kind, Error> {
+        Ok(Kind { mode: Mode::from_name(&self.mode)?, recursive: self.recursive })
+    }
+}
+
+/// These kinds, one a path.
+///
+/// # Errors
+/// `ERR_INVALID_ARG_VALUE` for an unknown mode.
+pub fn kinds(given: Option<&[KindInfo]>) -> Result<Vec<Kind>, Error> {
+    given.unwrap_or_default().iter().map(KindInfo::parse).collect()
+}
+
+/// Whose lock is to be taken back, by whom, and why.
+#[napi(object)]
+pub struct ForceOptions {
+    /// Who does it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Only this story's.
+    pub story_id: Option<String>,
+    /// Whether to tell only what would happen.
+    pub dry_run: bool,
+}
+
+/// The taking back that JavaScript asks for.
+///
+/// # Errors
+/// As [`acquisition`].
+pub fn force(path: &str, options: ForceOptions) -> Result<Call, Error> {
+    let target = Target::new(path)?;
+    let story = options.story_id.map(Story::new).transpose()?;
+    for (name, words) in [("by", &options.by), ("reason", &options.reason)] {
+        if words.trim().is_empty() {
+            return Err(Error::invalid(name, "must not be empty: it is kept on record."));
+        }
+        story::check_words(name, words)?;
+    }
+    let ForceOptions { by, reason, dry_run: is_dry, .. } = options;
+    Ok(Call::Force { target, order: Order { by, reason, story, is_dry } })
+}
+
+/// A SHA-256 in hex, as an offer is known by.
+///
+/// # Errors
+/// `ERR_INVALID_ARG_VALUE` for anything else.
+pub fn digest(hex: String) -> Result<String, Error> {
+    let is_hex = Key::from_hex(&hex).is_some();
+    let rule = "must be a SHA-256 in 64 lower-case hex digits.";
+    if is_hex { Ok(hex) } else { Err(Error::invalid("digest", rule)) }
 }
 
 /// The acquisition that JavaScript asks for.
@@ -41,7 +111,13 @@ pub fn acquisition(
     if paths.is_empty() {
         return Err(Error::invalid("paths", "must name at least one file."));
     }
-    let targets: Result<Vec<_>, Error> = paths.iter().map(|path| Target::new(path)).collect();
+    let kinds = kinds(options.kinds.as_deref())?;
+    if !kinds.is_empty() && kinds.len() != paths.len() {
+        return Err(Error::invalid("kinds", "must be as many as the paths."));
+    }
+    let kinds = kinds.into_iter().chain(std::iter::repeat(Kind::default()));
+    let targets: Result<Vec<_>, Error> =
+        paths.iter().zip(kinds).map(|(path, kind)| Ok((Target::new(path)?, kind))).collect();
     let (targets, story) = (targets?, Story::new(story_id)?);
     let lease =
         options.timeout.map_or(Ok(Lease::Timed(DEFAULT_TIMEOUT_MS)), Lease::from_timeout)?;
@@ -111,12 +187,20 @@ pub fn change(
     what: What,
     options: &ChangeOptions,
 ) -> Result<Call, Error> {
-    let grants: Result<Vec<_>, Error> = locks.iter().map(GrantId::parse).collect();
+    let grants = GrantId::parse_all(locks);
     let ChangeOptions { durable, check } = *options;
     Ok(Call::Change(Change { story: Story::new(story_id)?, grants: grants?, what, durable, check }))
 }
 
 impl GrantId {
+    /// As the engine takes them.
+    ///
+    /// # Errors
+    /// As [`GrantId::parse`].
+    pub fn parse_all(locks: &[GrantId]) -> Result<Vec<(Key, u64)>, Error> {
+        locks.iter().map(GrantId::parse).collect()
+    }
+
     /// As the engine takes it.
     ///
     /// # Errors

@@ -9,8 +9,9 @@ use crate::change::{Edit, Hash, Staged};
 use crate::error::{Code, Error};
 use crate::holder::Holder;
 use crate::key::{Key, Target};
+use crate::kind::Kind;
 use crate::lease::{Lease, MAX_TIMEOUT_MS};
-use crate::store::{Grant, Status};
+use crate::store::{Grant, Pending, Status};
 use crate::story::Story;
 
 /// A question or a change asked for by a client.
@@ -32,6 +33,49 @@ pub enum Call {
         /// Whether a scope ends: the last of a grant's scopes gives it up, or gives it the lease back
         /// that it had before the first.
         scope: bool,
+        /// What kinds the scope asked for, grant by grant; the last scope's, if nothing is said.
+        kinds: Vec<Kind>,
+    },
+    /// Want no more than this of a grant: [`Reply::Locks`] of one.
+    Lower {
+        /// The key.
+        key: Key,
+        /// The grant.
+        token: u64,
+        /// What is wanted.
+        kind: Kind,
+    },
+    /// Give a grant to another story: [`Reply::Locks`] of one, that story's.
+    Transfer {
+        /// The key.
+        key: Key,
+        /// The grant.
+        token: u64,
+        /// Who gets it.
+        story: Story,
+    },
+    /// Let whoever knows the secret of this digest take these grants over, once: [`Reply::Offered`].
+    Offer {
+        /// Which.
+        grants: Vec<(Key, u64)>,
+        /// SHA-256 of the secret in hex.
+        digest: String,
+    },
+    /// Take grants over that were offered: [`Reply::Locks`].
+    Adopt {
+        /// Which.
+        grants: Vec<(Key, u64)>,
+        /// SHA-256 of the secret in hex.
+        digest: String,
+        /// The new length of their leases; `None` for the same.
+        lease: Option<Lease>,
+    },
+    /// Take the locks of the target back from whoever has them: [`Reply::Forced`].
+    Force {
+        /// What.
+        target: Target,
+        /// Who does it, and why.
+        order: Order,
     },
     /// Begin the lease of the story's lock anew: [`Reply::Locks`] of one.
     Renew {
@@ -133,11 +177,24 @@ pub struct Ready {
     pub change: Arc<Mutex<Staged>>,
 }
 
+/// Whose lock is to be taken back, by whom, and why.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Who does it, in their own words.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Only this story's.
+    pub story: Option<Story>,
+    /// Whether to tell only what would happen.
+    pub is_dry: bool,
+}
+
 /// A set of targets to lock.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// What; two spellings of one path count once.
-    pub targets: Vec<Target>,
+    /// What, and in which kind; two spellings of one path count once.
+    pub targets: Vec<(Target, Kind)>,
     /// For whom.
     pub story: Story,
     /// For how long.
@@ -196,8 +253,12 @@ pub enum Reply {
     LetGo(Vec<bool>),
     /// Whether the grant is current.
     Verified(bool),
-    /// Who holds, if anybody does.
-    Holder(Option<Box<Holder>>),
+    /// Who holds, if anybody does: several where it is shared.
+    Holders(Vec<Holder>),
+    /// The grants can be taken over.
+    Offered,
+    /// Whose locks were taken back, or would be, and who waits for the path, in order.
+    Forced(Vec<Holder>, Vec<Pending>),
     /// How many locks were removed.
     Cleaned(usize),
     /// The paths of a diff, absolute.

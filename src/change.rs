@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Code, Error};
 use crate::journal::{self, Move};
 use crate::key::{Key, Target};
+use crate::kind::Extent;
 use crate::sys::{self, Dir, Identity};
 
 /// SHA-256 of a file's content.
@@ -88,6 +89,14 @@ pub struct Staged {
     refusal: Option<Error>,
 }
 
+/// The refusal of a file that no lock at hand is for.
+pub fn not_locked(path: &Path) -> Error {
+    let message = format!("{} is not what the lock is for.", path.display());
+    Error::new(Code::Fenced, message)
+        .at(path)
+        .hint("Nothing was written. Give the lock of this very file, or of a folder above it with all below; if a link on the way was changed, acquire it again.")
+}
+
 impl Staged {
     /// Writes the new contents beside their places. `prefix` begins the names of what is made here; the
     /// note of them is in `notes` before they are.
@@ -97,7 +106,7 @@ impl Staged {
     /// that are held; what the system says. Nothing is left then.
     pub fn stage(
         edits: Vec<Edit>,
-        keys: &[Key],
+        covers: &[Extent],
         notes: &Dir,
         prefix: &str,
         durable: bool,
@@ -126,7 +135,7 @@ impl Staged {
         journal::note(notes, prefix, &beside)?;
         staged.beside.clone_from(&beside);
         for ((edit, path), beside) in edits.into_iter().zip(planned).zip(&beside) {
-            if let Err(error) = staged.add(edit, &path, beside, keys) {
+            if let Err(error) = staged.add(edit, &path, beside, covers) {
                 staged.discard(notes);
                 // Who has lost the lock is to hear that first: reading again would not help.
                 if error.code == Code::Base {
@@ -139,14 +148,21 @@ impl Staged {
         Ok(staged)
     }
 
-    fn add(&mut self, edit: Edit, path: &Path, beside: &Path, keys: &[Key]) -> Result<(), Error> {
+    fn add(
+        &mut self,
+        edit: Edit,
+        path: &Path,
+        beside: &Path,
+        covers: &[Extent],
+    ) -> Result<(), Error> {
         let failed = |verb: &str, cause: &io::Error| Error::system(verb, path, cause);
         let key = Key::of(path);
-        if !keys.contains(&key) {
-            let message = format!("{} is not what the lock is for.", edit.target.path().display());
-            return Err(Error::new(Code::Fenced, message)
-                .at(edit.target.path())
-                .hint("Nothing was written. Give the lock of this very file; if a link on the way was changed, acquire it again."));
+        if edit.target.is_name() {
+            let rule = "names a thing that is no file: nothing can be written to it.";
+            return Err(Error::invalid("path", rule).at(edit.target.path()));
+        }
+        if !covers.iter().any(|it| it.key == key || it.contains(path)) {
+            return Err(not_locked(edit.target.path()));
         }
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(failed("write", &io::ErrorKind::IsADirectory.into()));
@@ -255,6 +271,12 @@ impl Staged {
         }
         journal::end(locks, self.moves.len());
         Ok(())
+    }
+
+    /// The files with their keys.
+    pub fn targets(&self) -> impl Iterator<Item = (Key, PathBuf)> {
+        let paths = self.moves.iter().map(|one| one.folder.join(&one.name));
+        self.hashes.iter().map(|(key, _)| *key).zip(paths)
     }
 
     /// The file that goes by a key, as far as it got here.

@@ -11,12 +11,16 @@ use std::time::Duration;
 
 use crate::call::{Call, Message, Port};
 use crate::change::Staged;
+use crate::claims::{ClientId, Holding};
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::holdings::{ClientId, Holding, Holdings};
+use crate::holdings::{Holdings, LockId};
 use crate::index::Changed;
 use crate::key::{Key, Target};
+use crate::kind::Mode;
+use crate::record::Record;
 use crate::store::{Step, Store, Wake, Workshop};
+use crate::story::Story;
 use crate::sys;
 use crate::waits::Waits;
 
@@ -25,6 +29,9 @@ const WATCH: Duration = Duration::from_secs(1);
 
 /// How soon those line up again whose places were lost.
 const AGAIN: Duration = Duration::from_millis(5);
+
+/// Which client gave a story's lock up by name.
+pub(crate) type GivenUp = HashMap<(Key, Story), ClientId>;
 
 /// A call on its way.
 pub struct Request {
@@ -57,7 +64,7 @@ pub struct Desk {
     /// Changes that came to nothing, and what they made is to be removed.
     pub(crate) dropped: Vec<(ClientId, u64, Arc<Mutex<Staged>>, Error)>,
     /// Locks whose leases are not yet what their claims want.
-    pub(crate) unsettled: HashSet<Key>,
+    pub(crate) unsettled: HashSet<LockId>,
     wake: Option<Wake>,
 }
 
@@ -136,9 +143,9 @@ impl Desk {
     pub fn tend(&mut self) {
         let tended = catch_unwind(AssertUnwindSafe(|| {
             let round = self.store.tend();
-            let granted = self.absorb(round, &HashMap::new());
+            let granted = self.absorb(round, &GivenUp::new());
             self.notice_ended();
-            self.conclude(granted, &HashMap::new());
+            self.conclude(granted, &GivenUp::new());
             self.line_up_again();
             self.time_out();
         }));
@@ -166,8 +173,7 @@ impl Desk {
         let left = self.holdings.take().into_iter();
         let ours =
             left.filter(|(_, holding)| !holding.is_borrowed(self.store.is_ours(&holding.record)));
-        let grants: Vec<(Key, u64)> =
-            ours.map(|(key, holding)| (key, holding.record.token)).collect();
+        let grants: Vec<LockId> = ours.map(|(lock, _)| lock).collect();
         let leaving = self.waits.ids().into_iter();
         let leaving: Vec<Step> =
             leaving.map(|id| Step::Leave { waiter: id, keep: false }).collect();
@@ -186,12 +192,12 @@ impl Desk {
         }));
     }
 
-    /// Where a change is prepared.
+    /// Where a change under these grants is prepared.
     ///
     /// # Errors
     /// What the system says.
-    pub fn begin_change(&mut self) -> Result<Workshop, Error> {
-        self.store.begin_change()
+    pub fn begin_change(&mut self, grants: &[(Key, u64)]) -> Result<Workshop, Error> {
+        self.store.begin_change(grants)
     }
 
     /// The changes that were put in place since this was asked last: whose, which call, and what.
@@ -226,31 +232,43 @@ impl Desk {
     }
 
     /// Reports the locks that are lost, now that these keys may have other records. `given_up` says which
-    /// client gave a key up by name: that is no loss to it.
-    pub(crate) fn notice(
-        &mut self,
-        changed: &Changed,
-        is_new_ground: bool,
-        given_up: &HashMap<Key, ClientId>,
-    ) {
-        let keys = match changed {
-            Changed::Keys(keys) if !is_new_ground => keys.clone(),
-            _ => self.holdings.keys(),
-        };
-        for key in keys {
-            let Some(holding) = self.holdings.get(&key) else { continue };
-            let known = self.store.known(&key);
-            match known {
-                Some(record) if record.token == holding.record.token => {
-                    let record = record.clone();
-                    self.holdings.refresh(&key, &record, &*self.clock);
-                    self.unsettled.insert(key);
-                }
-                known => {
-                    let error = holding.lost(known, is_new_ground, &*self.clock);
-                    self.report(&key, error, given_up.get(&key).copied());
-                }
+    /// client gave a story's lock up by name: that is no loss to it.
+    pub(crate) fn notice(&mut self, changed: &Changed, is_new_ground: bool, given_up: &GivenUp) {
+        let locks: Vec<LockId> = match changed {
+            Changed::Keys(keys) if !is_new_ground => {
+                let of_keys = keys.iter().flat_map(|key| self.holdings.of_key(key));
+                of_keys.map(|(lock, _)| lock).collect()
             }
+            _ => self.holdings.locks(),
+        };
+        for lock in locks {
+            let Some(holding) = self.holdings.get(&lock) else { continue };
+            let (key, token) = lock;
+            let known = self.store.known(&key);
+            let record = known.iter().find(|record| record.token == token);
+            if let Some(record) = record.filter(|record| holding.is_served_by(record)) {
+                let record = record.clone();
+                self.holdings.refresh(&lock, &record, &*self.clock);
+                self.unsettled.insert(lock);
+                continue;
+            }
+            if known.iter().any(|record| record.handed_from == Some(token)) {
+                // It was handed on, as whoever had it wished.
+                if let Some(holding) = self.holdings.remove(&lock) {
+                    for client in holding.clients() {
+                        self.post(client, Message::GivenUp { key, token });
+                    }
+                }
+                continue;
+            }
+            let is_next = |record: &&Record| {
+                record.mode == Mode::Exclusive || holding.record.mode == Mode::Exclusive
+            };
+            let successor = known.iter().find(is_next).cloned();
+            let forced = self.store.forced(&key, token);
+            let error = holding.lost(successor.as_ref(), forced, is_new_ground, &*self.clock);
+            let by = given_up.get(&(key, holding.record.story_id.clone())).copied();
+            self.report(lock, error, by);
         }
     }
 
@@ -258,25 +276,25 @@ impl Desk {
     /// could be removed yet, and locks of other processes of a story that have died.
     fn notice_ended(&mut self) {
         let mut ended = self.holdings.ended(&*self.clock);
-        for key in self.holdings.keys() {
-            let Some(holding) = self.holdings.get(&key) else { continue };
+        for lock in self.holdings.locks() {
+            let Some(holding) = self.holdings.get(&lock) else { continue };
             let record = &holding.record;
             if !self.store.is_ours(record)
-                && matches!(self.store.verify(&key, record.token), Ok(false))
+                && matches!(self.store.verify(&lock.0, record.token), Ok(false))
             {
-                ended.push(key);
+                ended.push(lock);
             }
         }
-        for key in ended {
-            let Some(holding) = self.holdings.get(&key) else { continue };
-            let error = holding.lost(None, false, &*self.clock);
-            self.report(&key, error, None);
+        for lock in ended {
+            let Some(holding) = self.holdings.get(&lock) else { continue };
+            let error = holding.lost(None, None, false, &*self.clock);
+            self.report(lock, error, None);
         }
     }
 
-    fn report(&mut self, key: &Key, error: Error, given_up_by: Option<ClientId>) {
-        if let Some(holding) = self.holdings.remove(key) {
-            self.tell_lost(*key, &holding, &error, given_up_by);
+    fn report(&mut self, lock: LockId, error: Error, given_up_by: Option<ClientId>) {
+        if let Some(holding) = self.holdings.remove(&lock) {
+            self.tell_lost(lock.0, &holding, &error, given_up_by);
         }
     }
 
@@ -332,8 +350,8 @@ impl Desk {
         for (client, ticket) in tickets.iter().filter(|one| !answered.contains(one)) {
             self.post(*client, Message::Answer(*ticket, Err(Error::defect())));
         }
-        for (key, holding) in self.holdings.take() {
-            let error = holding.lost(None, false, &*self.clock);
+        for ((key, _), holding) in self.holdings.take() {
+            let error = holding.lost(None, None, false, &*self.clock);
             self.tell_lost(key, &holding, &error, None);
         }
         self.unsettled.clear();

@@ -18,12 +18,12 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::call::{Call, Port, closed};
+use crate::claims::ClientId;
 use crate::clock::{Clock, SystemClock};
 use crate::desk::{Desk, MakeStore, Request};
 use crate::error::Error;
 use crate::files::Files;
 use crate::ground::STATE;
-use crate::holdings::ClientId;
 use crate::workbench;
 
 /// The most calls served under one taking of the guard.

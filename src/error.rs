@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
+use crate::errno;
 use crate::holder::Holder;
 
 /// What kind of thing happened. The names are the codes that JavaScript sees.
@@ -87,8 +88,12 @@ pub struct Report {
     pub path: Option<PathBuf>,
     /// The story that asked.
     pub story: Option<String>,
-    /// Who is in the way.
+    /// Who is in the way; the first, where several are.
     pub holder: Option<Holder>,
+    /// All who are in the way.
+    pub holders: Vec<Holder>,
+    /// Who took the lock back by force, and why.
+    pub forced: Option<Forced>,
     /// What to do next.
     pub hint: Option<String>,
     /// What is known of the line for the path.
@@ -126,6 +131,22 @@ pub struct Writer {
     pub at: u64,
     /// What it wrote, in hex; `None` if it removed the file.
     pub hash: Option<String>,
+}
+
+/// Who took a lock back by force, and why.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Forced {
+    /// Who, in their own words.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Wall time, ms since 1970.
+    pub at: u64,
+    /// Whose lock it was.
+    pub story_id: String,
+    /// The grant.
+    pub token: u64,
 }
 
 /// What a refusal tells of the line for a path.
@@ -168,6 +189,8 @@ impl Error {
             path: None,
             story: None,
             holder: None,
+            holders: Vec::new(),
+            forced: None,
             hint: None,
             line: Line::default(),
             base: None,
@@ -191,10 +214,10 @@ impl Error {
 
     /// "Failed to <verb> <path>: <what the system said>", with the remedy for that error.
     pub fn system(verb: &str, path: &Path, cause: &io::Error) -> Error {
-        let code = Code::System(errno_name(cause));
+        let code = Code::System(errno::name(cause));
         let error =
             Error::new(code, format!("Failed to {verb} {}: {cause}.", path.display())).at(path);
-        match remedy(cause) {
+        match errno::remedy(cause) {
             Some(hint) => error.hint(hint),
             None => error,
         }
@@ -216,8 +239,22 @@ impl Error {
 
     /// Names who is in the way.
     #[must_use]
-    pub fn held_by(mut self, holder: Holder) -> Error {
-        self.0.holder = Some(holder);
+    pub fn held_by(self, holder: Holder) -> Error {
+        self.held_by_all(vec![holder])
+    }
+
+    /// Names all who are in the way.
+    #[must_use]
+    pub fn held_by_all(mut self, holders: Vec<Holder>) -> Error {
+        self.0.holder = holders.first().cloned();
+        self.0.holders = holders;
+        self
+    }
+
+    /// Tells who took the lock back by force.
+    #[must_use]
+    pub fn forced_by(mut self, forced: Forced) -> Error {
+        self.0.forced = Some(forced);
         self
     }
 
@@ -282,81 +319,6 @@ impl Error {
     /// Whether another story was in the way, so that a later try may succeed.
     pub fn is_conflict(&self) -> bool {
         self.code == Code::Locked
-    }
-}
-
-fn remedy(cause: &io::Error) -> Option<&'static str> {
-    use io::ErrorKind as Kind;
-    Some(match cause.kind() {
-        Kind::StorageFull | Kind::QuotaExceeded => {
-            "Nothing was changed. Free some space on that disk, then try again."
-        }
-        Kind::ReadOnlyFilesystem => {
-            "Nothing was changed. Make that file system writable, or, if it is the lock folder's, set STORYLOCK_ROOT to a project that is."
-        }
-        Kind::PermissionDenied => {
-            "Nothing was changed. Give this user write access there, or run as the owner of the project."
-        }
-        Kind::NotFound => "Nothing was changed. Check that the project folder still exists.",
-        _ if errno_name(cause) == "EMFILE" => {
-            "Nothing was changed. This process has too many open files: close some, or raise `ulimit -n`."
-        }
-        _ => return None,
-    })
-}
-
-/// The C name of a system error, as Node.js reports it in `code`.
-pub(crate) fn errno_name(error: &io::Error) -> &'static str {
-    #[cfg(unix)]
-    if let Some(raw) = error.raw_os_error() {
-        use rustix::io::Errno;
-        let known = [
-            (Errno::ACCESS, "EACCES"),
-            (Errno::AGAIN, "EAGAIN"),
-            (Errno::BADF, "EBADF"),
-            (Errno::BUSY, "EBUSY"),
-            (Errno::DQUOT, "EDQUOT"),
-            (Errno::EXIST, "EEXIST"),
-            (Errno::FBIG, "EFBIG"),
-            (Errno::INTR, "EINTR"),
-            (Errno::INVAL, "EINVAL"),
-            (Errno::IO, "EIO"),
-            (Errno::ISDIR, "EISDIR"),
-            (Errno::LOOP, "ELOOP"),
-            (Errno::MFILE, "EMFILE"),
-            (Errno::NAMETOOLONG, "ENAMETOOLONG"),
-            (Errno::NFILE, "ENFILE"),
-            (Errno::NODEV, "ENODEV"),
-            (Errno::NOENT, "ENOENT"),
-            (Errno::NOLCK, "ENOLCK"),
-            (Errno::NOMEM, "ENOMEM"),
-            (Errno::NOSPC, "ENOSPC"),
-            (Errno::NOSYS, "ENOSYS"),
-            (Errno::NOTDIR, "ENOTDIR"),
-            (Errno::NOTEMPTY, "ENOTEMPTY"),
-            (Errno::NOTSUP, "ENOTSUP"),
-            (Errno::NXIO, "ENXIO"),
-            (Errno::PERM, "EPERM"),
-            (Errno::ROFS, "EROFS"),
-            (Errno::STALE, "ESTALE"),
-            (Errno::TIMEDOUT, "ETIMEDOUT"),
-            (Errno::XDEV, "EXDEV"),
-        ];
-        if let Some((_, name)) = known.iter().find(|(errno, _)| errno.raw_os_error() == raw) {
-            return name;
-        }
-    }
-    match error.kind() {
-        io::ErrorKind::NotFound => "ENOENT",
-        io::ErrorKind::PermissionDenied => "EACCES",
-        io::ErrorKind::AlreadyExists => "EEXIST",
-        io::ErrorKind::WouldBlock => "EAGAIN",
-        io::ErrorKind::StorageFull => "ENOSPC",
-        io::ErrorKind::ReadOnlyFilesystem => "EROFS",
-        io::ErrorKind::NotADirectory => "ENOTDIR",
-        io::ErrorKind::IsADirectory => "EISDIR",
-        io::ErrorKind::Unsupported => "ENOTSUP",
-        _ => "EIO",
     }
 }
 

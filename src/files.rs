@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::error::{Code, Error, Writer};
-use crate::ground::{self, GUARD, Ground, WRITTEN};
+use crate::error::{Code, Error, Forced, Writer};
+use crate::ground::{self, FORCED, GUARD, Ground, WRITTEN};
 use crate::guard::{self, Guard, Held};
 use crate::holder::Holder;
 use crate::index::Changed;
 use crate::journal;
 use crate::key::{Key, Located};
-use crate::queue::{Waiter, WaiterId};
-use crate::record::{self, Record};
+use crate::queue::WaiterId;
+use crate::record::{self, HolderId, Record};
 use crate::session;
 use crate::shelf::Shelf;
 use crate::standing::{self, Standing};
@@ -96,7 +96,8 @@ impl Files {
             shelf.dead.contains(&record.holder) && age > REMEMBERED_MS
         };
         let forgotten = shelf.index.iter().filter(|(_, record)| is_forgotten(record));
-        let forgotten: Vec<Key> = forgotten.map(|(key, _)| *key).collect();
+        let forgotten: Vec<(Key, u64)> =
+            forgotten.map(|(key, record)| (*key, record.token)).collect();
         let _ = shelf.vacate(&mut held, &forgotten);
         shelf.sweep(&mut held, SWEPT_AT_REST);
         shelf.sweep_changes();
@@ -126,7 +127,7 @@ impl Files {
             let mut changed = shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
             work(shelf, &mut held);
             let (granted, displaced) = shelf.collect(&mut held);
-            show(&mut self.view, shelf, &mut held, &*clock);
+            shelf.show(&mut self.view, &mut held);
             shelf.index.is_current(&held);
             let touched = std::mem::take(&mut shelf.touched);
             if let Changed::Keys(keys) = &mut changed {
@@ -149,6 +150,13 @@ impl Files {
         let path = self.root.join(ground::STATE).join("locks");
         let cause = io::Error::from(io::ErrorKind::NotFound);
         Err(Error::system("keep", &path, &cause).hint("Something removes it again and again."))
+    }
+
+    /// What is noted of a key in one of the folders beside the records.
+    fn annexed<T: serde::de::DeserializeOwned>(&self, folder: &str, key: &Key) -> Option<T> {
+        let notes = self.site.as_ref()?.shelf.ground.annex_if_there(folder).ok()??;
+        let file = notes.open_read(&key.to_string()).ok()?;
+        serde_json::from_reader(std::io::Read::take(file, record::MAX_BYTES)).ok()
     }
 
     /// Sees to it that this process is woken when a turn may come for one of its waiters.
@@ -267,16 +275,14 @@ impl Store for Files {
         [view, end, turn, owed, look.map(Watches::patience)].into_iter().flatten().min()
     }
 
-    fn begin_change(&mut self) -> Result<Workshop, Error> {
+    fn begin_change(&mut self, grants: &[(Key, u64)]) -> Result<Workshop, Error> {
         let mut begun = Err(Error::defect());
-        self.under_guard(|shelf, held| begun = shelf.begin_change(held))?;
+        self.under_guard(|shelf, held| begun = shelf.begin_change(held, grants))?;
         begun
     }
 
     fn writer(&self, key: &Key) -> Option<Writer> {
-        let written = self.site.as_ref()?.shelf.ground.annex_if_there(WRITTEN).ok()??;
-        let file = written.open_read(&key.to_string()).ok()?;
-        serde_json::from_reader(std::io::Read::take(file, record::MAX_BYTES)).ok()
+        self.annexed(WRITTEN, key)
     }
 
     fn is_ours(&self, record: &Record) -> bool {
@@ -284,11 +290,20 @@ impl Store for Files {
         !record.detached && session.is_some_and(|mine| mine.id() == record.holder)
     }
 
-    fn known(&self, key: &Key) -> Option<&Record> {
-        self.site.as_ref()?.shelf.index.get(key)
+    fn known(&self, key: &Key) -> &[Record] {
+        self.site.as_ref().map_or(&[], |site| site.shelf.index.get(key))
     }
 
-    fn check(&self, path: &Located) -> Result<Option<Holder>, Error> {
+    fn forced(&self, key: &Key, token: u64) -> Option<Forced> {
+        let forced: Forced = self.annexed(FORCED, key)?;
+        (forced.token == token).then_some(forced)
+    }
+
+    fn session(&self) -> Option<HolderId> {
+        Some(self.site.as_ref()?.shelf.session.as_ref()?.id())
+    }
+
+    fn check(&self, path: &Located) -> Result<Vec<Holder>, Error> {
         survey::check(&self.root, &*self.clock, path)
     }
 
@@ -365,27 +380,4 @@ fn refuse_grants(answer: &mut Result<Done, Error>, locks: &Path) {
             .at(locks)
             .hint("Nothing was granted. Try again, and keep `git clean -x` away from .ai."));
     }
-}
-
-/// Writes the view if it is behind and due.
-fn show(view: &mut View, shelf: &mut Shelf, held: &mut Held<'_>, clock: &dyn Clock) {
-    let is_behind = !held.is_viewed();
-    view.set_behind(is_behind);
-    if is_behind && view.is_homeless() {
-        // Somebody removed its folder alone.
-        let _ = shelf.ground.mend();
-    }
-    if !is_behind || view.wait(shelf.index.count() + shelf.index.waiting()).is_some() {
-        return;
-    }
-    let holds = |record: &Record| {
-        let is_over = record.is_over(clock);
-        !is_over && !shelf.dead.contains(&record.holder)
-    };
-    let entries = shelf.index.entries().filter(|(record, _)| holds(record));
-    let entries = entries.map(|(_, json)| json);
-    let lives = |waiter: &&Waiter| !shelf.dead.contains(&waiter.holder);
-    let waiters = shelf.index.queues().flat_map(|(_, queue)| queue.iter().filter(lives).zip(1..));
-    let written = view.write(&shelf.ground.progress, entries, waiters, clock.wall_ms());
-    view.set_behind(!(written && held.note_viewed().is_ok()));
 }

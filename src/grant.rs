@@ -3,127 +3,89 @@
 //! Promises: a set is written whole or taken back; a record is never longer than what can be read back; a
 //! detached lock becomes real in one step, after all its records are written.
 
-use crate::error::Error;
+use std::io;
+
+use crate::error::{Code, Error};
+use crate::found::Found;
 use crate::guard::Held;
 use crate::key::{Key, Located};
+use crate::kind::Extent;
 use crate::publish;
 use crate::queue::{Waiter, WaiterId};
-use crate::record::{self, Ended, Found, HolderId, Reclaimed, Record, Unreadable};
+use crate::record::{self, HolderId, Raised, Reclaimed, Record};
+use crate::room::{Room, Stands};
 use crate::shelf::Shelf;
-use crate::standing::Standing;
 use crate::store::{Acquire, Grant};
-use crate::story::Story;
 use crate::sys;
 
-/// What a path is to a story that wants it.
-#[derive(Debug)]
-pub(crate) enum Place {
-    /// Nothing is there.
-    Free,
-    /// The story has it.
-    Mine(Box<Record>),
-    /// Somebody had it who did not give it up.
-    Over(Box<Record>, Ended),
-    /// Somebody is giving it up right now.
-    Passed,
-    /// What is there is no record, and has not changed for long enough.
-    Rubbish,
-}
-
-/// What keeps a story from its paths.
-#[derive(Debug)]
-pub enum Blocker {
-    /// Another story holds one.
-    Held(Key, Box<Record>),
-    /// Another story stands in front of it in a queue.
-    Kept(Key, Box<Waiter>),
-    /// Something stands at a record's name that cannot be read.
-    Unreadable(Key, Unreadable),
-}
-
-impl Blocker {
-    /// Where it stands.
-    pub fn key(&self) -> Key {
-        match self {
-            Blocker::Held(key, _) | Blocker::Kept(key, _) | Blocker::Unreadable(key, _) => *key,
-        }
-    }
-}
-
-/// Who wants what: `id` is its place in the order of arrival, the last of all for one who just came.
-pub(crate) struct Want<'a> {
-    pub(crate) story: &'a Story,
-    pub(crate) id: WaiterId,
-    pub(crate) keys: &'a [Key],
-}
+/// A record that was written, and what stood there before.
+type Written = (Key, u64, Vec<Record>);
 
 impl Shelf {
-    /// What stands at a key, as seen by a story.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub(crate) fn place_of(
-        &mut self,
-        key: &Key,
-        story: &Story,
-    ) -> Result<Result<Place, Blocker>, Error> {
-        Ok(match self.found(key)? {
-            Found::Nothing => Ok(Place::Free),
-            Found::Record(record) => match self.standing(&record)? {
-                Standing::Over(how) => Ok(Place::Over(record, how)),
-                Standing::Holds if record.story_id == *story => Ok(Place::Mine(record)),
-                Standing::Holds => Err(Blocker::Held(*key, record)),
-            },
-            Found::Unreadable(found) => match self.standing_of_unreadable(&found)? {
-                Standing::Over(_) => Ok(Place::Rubbish),
-                Standing::Holds => Err(Blocker::Unreadable(*key, found)),
-            },
-        })
-    }
-
     /// Writes the records of a set that is open, all of them or none.
     pub(crate) fn take(
         &mut self,
         held: &mut Held<'_>,
         ask: &Acquire,
-        paths: &[(&Located, Key)],
-        places: Vec<Place>,
+        paths: &[(&Located, Extent)],
+        rooms: Vec<Room>,
     ) -> Result<Vec<Grant>, Error> {
-        let is_open = |place: &Place| !matches!(place, Place::Mine(_));
+        let is_open =
+            |((_, extent), room): &(&(&Located, Extent), &Room)| !room.is_mine(extent.kind);
+        let open: Vec<Key> =
+            paths.iter().zip(&rooms).filter(is_open).map(|((_, extent), _)| extent.key).collect();
         let mut making = None;
         let (mut token, mut holder) = (0, 0);
-        if places.iter().any(is_open) {
+        if !open.is_empty() {
             holder = if ask.detached {
                 making.insert(self.begin_session(held)?).id()
             } else {
                 self.own_session(held)?
             };
-            let open = paths.iter().zip(&places).filter(|(_, place)| is_open(place));
-            token = held.note_grants(&open.map(|((_, key), _)| *key).collect::<Vec<_>>())?;
+            token = held.note_grants(&open)?;
         }
         let mut written = Vec::with_capacity(paths.len());
         let mut grants = Vec::with_capacity(paths.len());
-        for ((path, key), place) in paths.iter().zip(places) {
-            if let Place::Mine(record) = place {
-                let record = self.with_token(held, *key, *record)?;
-                grants.push(Grant { key: *key, record, is_fresh: false });
+        for ((path, extent), room) in paths.iter().zip(rooms) {
+            let key = extent.key;
+            if room.is_mine(extent.kind) {
+                let record = room.mine.expect("it is there if it is enough");
+                let record = self.with_token(held, key, record)?;
+                grants.push(Grant { key, record, is_fresh: false });
                 continue;
             }
-            let record = self.record(&self.candidate(path, ask, holder), token, None, &place);
-            if let Err(error) = self.write(*key, &record, &place) {
-                self.undo(&written);
+            let candidate = self.candidate(path, extent, ask, holder);
+            let record = self.record(&candidate, token, None, &room);
+            if let Err(error) = self.settle_in(key, record.clone(), &room, &mut written) {
+                self.undo(written);
                 return Err(error);
             }
-            written.push((*key, token));
-            grants.push(Grant { key: *key, record, is_fresh: true });
+            let is_fresh = record.raised.is_none();
+            grants.push(Grant { key, record, is_fresh });
+            // Those who wait for what was taken past them learn whom they wait for now.
+            self.alert(extent);
             token += 1;
         }
         // A detached grant becomes real in this one step: its records name a holder file that is gone.
         if let Some(Err(error)) = making.map(|session| session.end(&self.ground.holders)) {
-            self.undo(&written);
+            self.undo(written);
             return Err(error);
         }
         Ok(grants)
+    }
+
+    /// Writes a record among those of its path, and remembers what stood there.
+    pub(crate) fn settle_in(
+        &mut self,
+        key: Key,
+        record: Record,
+        room: &Room,
+        written: &mut Vec<Written>,
+    ) -> Result<(), Error> {
+        let token = record.token;
+        self.write(key, &room.with(record), room.stands)?;
+        written.push((key, token, room.before.clone()));
+        Ok(())
     }
 
     /// Gives a record of the old module a token, so that nothing done in its name hits a successor's.
@@ -134,13 +96,9 @@ impl Shelf {
         mut record: Record,
     ) -> Result<Record, Error> {
         if record.is_old() {
-            record.token = held.note_grants(&[key])?;
-            // No process stands behind it: a number that no holder file has.
-            record.holder = record.token;
-            record.detached = true;
-            record.version = record::VERSION;
-            record.boot = String::new();
-            self.write(key, &record, &Place::Passed)?;
+            let token = held.note_grants(&[key])?;
+            modernise(&mut record, token);
+            self.write(key, std::slice::from_ref(&record), Stands::Records)?;
         }
         Ok(record)
     }
@@ -163,14 +121,23 @@ impl Shelf {
         held.note(&tied.iter().map(|grant| grant.key).collect::<Vec<_>>())?;
         for grant in &mut tied {
             grant.record.holder = making.id();
-            self.write(grant.key, &grant.record, &Place::Passed)?;
+            self.rewrite(grant.key, grant.record.token, &grant.record)?;
         }
         making.end(&self.ground.holders)
     }
 
     /// What an asker looks like in a queue, and its record is made from.
-    pub(crate) fn candidate(&self, path: &Located, ask: &Acquire, holder: HolderId) -> Waiter {
+    pub(crate) fn candidate(
+        &self,
+        path: &Located,
+        extent: &Extent,
+        ask: &Acquire,
+        holder: HolderId,
+    ) -> Waiter {
         Waiter {
+            mode: extent.kind.mode,
+            recursive: extent.kind.recursive,
+            canonical: (path.canonical != path.path).then(|| path.canonical.clone()),
             id: 0,
             story_id: ask.story.clone(),
             file_path: path.path.clone(),
@@ -187,14 +154,25 @@ impl Shelf {
         }
     }
 
-    /// The record by which a candidate holds its path from now on.
+    /// The record by which a candidate holds its path from now on: its story's own, raised, or a new one.
     pub(crate) fn record(
         &self,
         candidate: &Waiter,
         token: u64,
         waiter: Option<WaiterId>,
-        place: &Place,
+        room: &Room,
     ) -> Record {
+        if let Some(mine) = &room.mine {
+            let from = mine.kind();
+            let mut record = mine.clone();
+            if record.is_old() {
+                modernise(&mut record, token);
+            }
+            record.set_kind(from.joined(candidate.kind()));
+            record.waiter = waiter;
+            record.raised = Some(Raised { by: candidate.holder, from });
+            return record;
+        }
         let mut record = Record {
             lock_id: format!("{}-{token}", candidate.story_id),
             story_id: candidate.story_id.clone(),
@@ -212,50 +190,106 @@ impl Shelf {
             host: candidate.host.clone(),
             process: candidate.process.clone(),
             reason: candidate.reason.clone(),
+            mode: candidate.mode,
+            recursive: candidate.recursive,
+            canonical: candidate.canonical.clone(),
+            raised: None,
+            offer: None,
+            handed_from: None,
             waiter,
-            reclaimed: match place {
-                Place::Over(record, how) => Some(Reclaimed::from(record, *how)),
-                _ => None,
-            },
+            reclaimed: room.ended.as_ref().map(|(record, how)| Reclaimed::from(record, *how)),
+            others: Vec::new(),
         };
         record.set_lease(candidate.lease(), &*self.clock);
         record
     }
 
-    /// Writes a record in its place.
+    /// Writes the records of a key in the place of what stands there.
     ///
     /// # Errors
     /// What the system says; what was there is untouched then.
-    pub(crate) fn write(&mut self, key: Key, record: &Record, place: &Place) -> Result<(), Error> {
+    pub(crate) fn write(
+        &mut self,
+        key: Key,
+        holds: &[Record],
+        stands: Stands,
+    ) -> Result<(), Error> {
         self.exorcise(&[key])?;
         let name = key.file_name();
         let locks = &self.ground.locks;
-        let bytes = record.to_bytes();
+        let bytes = Record::to_bytes(holds);
         if bytes.len() as u64 > record::MAX_BYTES {
             // It could not be read back, and would count as rubbish one day.
-            return Err(Error::invalid("path", "and reason make a record longer than any may be."));
+            let message =
+                format!("{} stories share the path already, as many as can.", holds.len());
+            return Err(Error::new(Code::QueueFull, message)
+                .hint("Nothing was taken. Work on something else and try again later."));
         }
-        let written = match place {
-            Place::Over(..) | Place::Passed => publish::replace(locks, &name, &bytes),
-            Place::Rubbish => {
+        let written = match stands {
+            Stands::Records => publish::replace(locks, &name, &bytes),
+            Stands::Rubbish => {
                 // Moved aside, not lost: whoever made it may want it back.
-                let aside = format!("{key}.unreadable-{}", record.token);
-                locks.rename_new(&name, &aside).and_then(|()| publish::create(locks, &name, &bytes))
+                self.move_aside(&key, holds.first().map_or(0, |one| one.token))
+                    .and_then(|()| publish::create(&self.ground.locks, &name, &bytes))
             }
-            Place::Free | Place::Mine(_) => publish::create(locks, &name, &bytes),
+            Stands::Nothing => publish::create(locks, &name, &bytes),
         };
         // If the name is taken, somebody who knows no guard was a moment quicker: the old module, perhaps.
         written.map_err(|cause| self.system("write", &key, &cause))?;
-        self.changed(key, Some(record.clone()));
+        self.changed(key, holds.to_vec());
         Ok(())
     }
 
-    /// Takes back what a set that fails midway has written. What cannot be removed now is owed.
-    pub(crate) fn undo(&mut self, written: &[(Key, u64)]) {
-        for (key, token) in written {
-            if self.unlink(key).is_err() {
-                self.owed.push((*key, *token));
+    /// Moves what is no record out of a record's name.
+    pub(crate) fn move_aside(&self, key: &Key, number: u64) -> io::Result<()> {
+        let aside = format!("{key}.unreadable-{number}");
+        self.ground.locks.rename_new(&key.file_name(), &aside)
+    }
+
+    /// Writes one story's record of a key anew, found by the token that it has there.
+    ///
+    /// # Errors
+    /// `ECOMPROMISED` if it is not there any more; what the system says.
+    pub(crate) fn rewrite(&mut self, key: Key, token: u64, record: &Record) -> Result<(), Error> {
+        let Found::Held(mut holds) = self.found(&key)? else { return Err(lost()) };
+        let Some(one) = holds.iter_mut().find(|one| one.token == token) else {
+            return Err(lost());
+        };
+        one.clone_from(record);
+        self.write(key, &holds, Stands::Records)
+    }
+
+    /// Puts back what stood there before a set that fails midway. What cannot be now is owed.
+    pub(crate) fn undo(&mut self, written: Vec<Written>) {
+        for (key, token, before) in written.into_iter().rev() {
+            let was_there = before.iter().any(|one| one.token == token);
+            if self.put_back(key, before).is_err() && !was_there {
+                self.owed.push((key, token));
             }
         }
     }
+
+    /// Leaves these records of a key, or none.
+    ///
+    /// # Errors
+    /// What the system says; what was there is untouched then.
+    pub(crate) fn put_back(&mut self, key: Key, holds: Vec<Record>) -> Result<(), Error> {
+        if holds.is_empty() { self.unlink(&key) } else { self.write(key, &holds, Stands::Records) }
+    }
+}
+
+/// Makes a record of the old module one of ours, under this token.
+fn modernise(record: &mut Record, token: u64) {
+    record.token = token;
+    // No process stands behind it: a number that no holder file has.
+    record.holder = token;
+    record.detached = true;
+    record.version = record::VERSION;
+    record.boot = String::new();
+}
+
+/// What one is told whose lock is gone when it is to be changed.
+pub(crate) fn lost() -> Error {
+    Error::new(Code::Compromised, "Cannot renew a lock that was lost.")
+        .hint("Acquire it again, and read the file anew: others may have changed it.")
 }

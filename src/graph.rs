@@ -11,17 +11,20 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::key::Key;
+use crate::kind::Extent;
 use crate::queue::WaiterId;
 use crate::story::Story;
 
 /// What is so at this moment.
 pub trait Facts {
     /// What a story waits for, and under which numbers; a dead process of it waits for nothing.
-    fn waits(&mut self, story: &Story) -> Vec<(WaiterId, Key)>;
-    /// Who holds a path; nobody if that one is dead, its lease is over, or it is giving the path up.
-    fn holder(&mut self, key: &Key) -> Option<Story>;
-    /// The next living waiter of another story in front of this one.
-    fn in_front(&mut self, key: &Key, id: WaiterId) -> Option<Story>;
+    fn waits(&mut self, story: &Story) -> Vec<(WaiterId, Extent)>;
+    /// The other stories that hold what an extent conflicts with, and where; not those who are dead, whose
+    /// lease is over, or who are giving it up.
+    fn holders(&mut self, story: &Story, extent: &Extent) -> Vec<(Key, Story)>;
+    /// The living waiters of other stories in front of this one who want what its extent conflicts with;
+    /// those that are reached through others of them may be left out.
+    fn in_front(&mut self, story: &Story, extent: &Extent, id: WaiterId) -> Vec<(Key, Story)>;
 }
 
 /// One arm of a circle: a story waits for a path that the next story holds.
@@ -29,7 +32,7 @@ pub trait Facts {
 pub struct Link {
     /// Who waits.
     pub story: Story,
-    /// For what.
+    /// What the other has, or wants: the path itself, one above it or one below.
     pub key: Key,
     /// Who holds it, or stands in front.
     pub holder: Story,
@@ -44,11 +47,11 @@ pub enum Arms {
     HeldAndQueued,
 }
 
-/// The circle that would close if `story` waited for these keys; `None` if none would.
-pub fn circle(facts: &mut impl Facts, story: &Story, keys: &[Key]) -> Option<Vec<Link>> {
+/// The circle that would close if `story` waited for these; `None` if none would.
+pub fn circle(facts: &mut impl Facts, story: &Story, extents: &[Extent]) -> Option<Vec<Link>> {
     let mut first = Vec::new();
-    for key in keys {
-        first.extend(link(facts, story, key));
+    for extent in extents {
+        first.extend(held(facts, story, extent));
     }
     let came_by = walk(facts, first, Arms::Held, Some(story));
     came_by.contains_key(story).then(|| traced(&came_by, story))
@@ -97,19 +100,18 @@ fn traced(came_by: &HashMap<Story, Link>, goal: &Story) -> Vec<Link> {
     way
 }
 
-fn link(facts: &mut impl Facts, story: &Story, key: &Key) -> Option<Link> {
-    let holder = facts.holder(key).filter(|holder| holder != story)?;
-    Some(Link { story: story.clone(), key: *key, holder })
+fn held(facts: &mut impl Facts, story: &Story, extent: &Extent) -> Vec<Link> {
+    let link = |(key, holder)| Link { story: story.clone(), key, holder };
+    facts.holders(story, extent).into_iter().map(link).collect()
 }
 
 fn links(facts: &mut impl Facts, story: &Story, arms: Arms) -> Vec<Link> {
     let mut links = Vec::new();
-    for (id, key) in facts.waits(story) {
-        links.extend(link(facts, story, &key));
-        if arms == Arms::HeldAndQueued
-            && let Some(holder) = facts.in_front(&key, id)
-        {
-            links.push(Link { story: story.clone(), key, holder });
+    for (id, extent) in facts.waits(story) {
+        links.extend(held(facts, story, &extent));
+        if arms == Arms::HeldAndQueued {
+            let link = |(key, holder)| Link { story: story.clone(), key, holder };
+            links.extend(facts.in_front(story, &extent, id).into_iter().map(link));
         }
     }
     links

@@ -9,13 +9,16 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Code, Error, errno_name};
+use crate::errno;
+use crate::error::{Code, Error};
 use crate::sys::{self, Dir};
 
 /// The folder that orchestrators keep their state in.
 pub const STATE: &str = ".ai";
 /// Which files the changes that are under way have made.
 pub const STAGED: &str = "staged";
+/// The folder of words left for those whose locks were taken back by force.
+pub const FORCED: &str = "forced";
 /// Who wrote which file last.
 pub const WRITTEN: &str = "written";
 /// The file that the guard's kernel lock is taken on.
@@ -185,7 +188,7 @@ fn child(dir: &Dir, name: &str, create: bool) -> Result<Dir, (PathBuf, io::Error
 /// Whether the error says that the folder is not there any more.
 pub fn is_gone(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        || errno_name(cause) == "ELOOP"
+        || errno::name(cause) == "ELOOP"
 }
 
 fn unsuited(locks: &Path, is: &str) -> Error {

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Line};
 use crate::key::Located;
+use crate::kind::Mode;
 use crate::lease::spoken;
 use crate::record::Record;
 use crate::story::Story;
@@ -31,6 +32,11 @@ impl Holder {
         }
     }
 
+    /// `AH-7 (pid 4711 …)`
+    fn named(&self) -> String {
+        format!("{} ({})", self.record.story_id, self.described())
+    }
+
     /// `pid 4711 on this host, held for 12 s, lease ends in 18 s`.
     fn described(&self) -> String {
         let record = &self.record;
@@ -50,18 +56,13 @@ impl Holder {
             Some(ms) => format!("lease ends in {}", spoken(ms)),
             None => "until it is released or its process ends".to_owned(),
         });
+        if record.mode == Mode::Shared {
+            parts.push("shared".to_owned());
+        }
         if let Some(reason) = &record.reason {
             parts.push(format!("reason: {reason}"));
         }
         parts.join(", ")
-    }
-
-    /// The refusal of a path that this holder has; `shown` is the path in the asker's words.
-    pub fn refusal(self, path: &Path, shown: &str, line: Line) -> Error {
-        let message =
-            format!("{shown} is locked by {} ({}).", self.record.story_id, self.described());
-        let error = Error::new(Code::Locked, message).at(path).held_by(self);
-        Holder::advised(error, shown, line)
     }
 
     /// A refusal with what is known of the line, and what to do next.
@@ -94,4 +95,25 @@ impl Holder {
         let hint = format!("Only {owner} can {verb} it; it was left as it is.");
         Error::new(Code::NotAcquired, message).at(&path.path).held_by(self).hint(hint)
     }
+}
+
+/// The refusal of a path that these holders are in the way of; `shown` is the path in the asker's words,
+/// `part` the path of theirs that is above it or below it, if it is not the same.
+pub fn refusal(
+    holders: Vec<Holder>,
+    path: &Path,
+    shown: &str,
+    part: Option<String>,
+    line: Line,
+) -> Error {
+    let named: Vec<String> = holders.iter().map(Holder::named).collect();
+    let named = match named.as_slice() {
+        [] => "somebody".to_owned(),
+        [one] => one.clone(),
+        [one, other] => format!("{one} and {other}"),
+        [one, others @ ..] => format!("{one} and {} others", others.len()),
+    };
+    let part = part.map_or(String::new(), |part| format!(", by the lock on {part}"));
+    let error = Error::new(Code::Locked, format!("{shown} is locked by {named}{part}."));
+    Holder::advised(error.at(path).held_by_all(holders), shown, line)
 }

@@ -6,14 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
+use std::path::PathBuf;
 
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::found::{self, Found, Unreadable};
 use crate::ground::Ground;
 use crate::guard::{Held, News};
-use crate::key::Key;
+use crate::key::{Key, Target};
+use crate::places::Places;
 use crate::queue::{self, Waiter, WaiterId};
-use crate::record::{self, Found, HolderId, Record};
+use crate::record::{HolderId, Record};
 use crate::story::Story;
 use crate::sys::Dir;
 use crate::view;
@@ -24,20 +27,26 @@ const LATER_US: u64 = 1_000_000;
 /// All records known.
 #[derive(Debug, Default)]
 pub struct Index {
-    known: BTreeMap<Key, Known>,
+    pub(crate) known: BTreeMap<Key, Known>,
     /// Ends of leases on the clock that does not jump, in µs.
     ends: BTreeSet<(u64, Key)>,
     holders: HashMap<HolderId, usize>,
-    queues: HashMap<Key, Vec<Waiter>>,
+    pub(crate) queues: HashMap<Key, Vec<Waiter>>,
     waits: HashMap<Story, BTreeSet<(WaiterId, Key)>>,
     /// Keys whose queues on disk still name one who has been served.
     haunted: HashSet<Key>,
+    /// Where the keys are that have records or queues.
+    pub(crate) places: Places,
+    /// Keys with something that is no record.
+    pub(crate) unreadable: HashMap<Key, Unreadable>,
     seen: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Known {
-    record: Record,
+pub(crate) struct Known {
+    /// At least one.
+    holds: Vec<Record>,
+    pub(crate) path: PathBuf,
     end: Option<u64>,
     json: String,
 }
@@ -147,9 +156,13 @@ impl Index {
     /// As [`Index::catch_up`].
     pub fn reload(&mut self, ground: &Ground, key: &Key, clock: &dyn Clock) -> Result<(), Error> {
         let locks = &ground.locks;
-        match record::read(locks, key) {
-            Ok(Found::Record(record)) => self.put(*key, *record, clock),
-            Ok(Found::Nothing | Found::Unreadable(_)) => drop(self.remove(key)),
+        match found::read(locks, key) {
+            Ok(Found::Held(holds)) => self.put(*key, holds, clock),
+            Ok(Found::Nothing) => self.remove(key),
+            Ok(Found::Unreadable(found)) => {
+                self.remove(key);
+                self.unreadable.insert(*key, found);
+            }
             // Another user's, closed to us: its path is refused when somebody asks for it.
             Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
                 self.remove(key);
@@ -174,9 +187,9 @@ impl Index {
                 }
             }
         }
-        let served = self.get(&key).and_then(|record| record.waiter);
+        let served: Vec<WaiterId> = self.get(&key).iter().filter_map(|one| one.waiter).collect();
         let lined_up = waiters.len();
-        waiters.retain(|waiter| Some(waiter.id) != served);
+        waiters.retain(|waiter| !served.contains(&waiter.id));
         if waiters.len() < lined_up {
             self.haunted.insert(key);
         } else {
@@ -188,6 +201,20 @@ impl Index {
         if !waiters.is_empty() {
             self.queues.insert(key, waiters);
         }
+        self.place(key);
+    }
+
+    /// Takes note of where a key is, and whether it is a folder with all that is below.
+    fn place(&mut self, key: Key) {
+        let (held, queue) = (self.known.get(&key), self.queue(&key));
+        let is_folder = held.is_some_and(|known| known.holds.iter().any(|one| one.recursive))
+            || queue.iter().any(|waiter| waiter.recursive);
+        let path = match (held, queue.first()) {
+            (Some(known), _) => Some(known.path.clone()),
+            (None, Some(waiter)) => Some(waiter.extent(key).path),
+            (None, None) => None,
+        };
+        self.places.set(key, path, is_folder);
     }
 
     /// A queue that could not be written: this is who waits, whatever the file says.
@@ -222,10 +249,11 @@ impl Index {
         self.waits.get(story).map(|waits| waits.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// Whether some waiter wants a set, or some story waits in several places: then one change can open
-    /// the way for others elsewhere.
+    /// Whether some waiter wants a set, some story waits in several places, or somebody waits where a
+    /// folder is locked with all below it: then one change can open the way for others elsewhere.
     pub fn is_tangled(&self) -> bool {
-        self.waits.values().any(|waits| waits.len() > 1)
+        (self.places.has_folders() && !self.queues.is_empty())
+            || self.waits.values().any(|waits| waits.len() > 1)
     }
 
     /// How many wait, a set once for each of its paths.
@@ -238,54 +266,70 @@ impl Index {
         self.queues.iter().map(|(key, waiters)| (key, waiters.as_slice()))
     }
 
-    /// A record was written.
-    pub fn put(&mut self, key: Key, record: Record, clock: &dyn Clock) {
-        self.remove(&key);
-        let deadline = record.deadline();
-        let end = deadline.map(|at| clock.monotonic_us().saturating_add(at.remaining_us(clock)));
+    /// The records of a key were written: those who have it now.
+    pub fn put(&mut self, key: Key, holds: Vec<Record>, clock: &dyn Clock) {
+        self.forget(&key);
+        let Some(first) = holds.first() else { return self.place(key) };
+        let ends = holds.iter().filter_map(Record::deadline);
+        let ends = ends.map(|at| clock.monotonic_us().saturating_add(at.remaining_us(clock)));
+        let end = ends.min();
         if let Some(end) = end {
             self.ends.insert((end, key));
         }
-        if record.holder != 0 {
+        for record in holds.iter().filter(|record| record.holder != 0) {
             *self.holders.entry(record.holder).or_default() += 1;
         }
-        let json = view::entry(&record);
-        self.known.insert(key, Known { record, end, json });
+        let json = view::entry(&holds);
+        let path = path_of(&key, first);
+        self.known.insert(key, Known { holds, path, end, json });
+        self.place(key);
     }
 
-    /// A record was removed.
-    pub fn remove(&mut self, key: &Key) -> Option<Record> {
-        let known = self.known.remove(key)?;
+    /// The records of a key were removed.
+    pub fn remove(&mut self, key: &Key) {
+        self.forget(key);
+        self.place(*key);
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.unreadable.remove(key);
+        let Some(known) = self.known.remove(key) else { return };
         if let Some(end) = known.end {
             self.ends.remove(&(end, *key));
         }
-        if let Some(count) = self.holders.get_mut(&known.record.holder) {
-            *count -= 1;
-            if *count == 0 {
-                self.holders.remove(&known.record.holder);
+        for record in &known.holds {
+            if let Some(count) = self.holders.get_mut(&record.holder) {
+                *count -= 1;
+                if *count == 0 {
+                    self.holders.remove(&record.holder);
+                }
             }
         }
-        Some(known.record)
     }
 
-    /// The record of a key.
-    pub fn get(&self, key: &Key) -> Option<&Record> {
-        self.known.get(key).map(|known| &known.record)
+    /// The records of a key.
+    pub fn get(&self, key: &Key) -> &[Record] {
+        self.known.get(key).map_or(&[], |known| known.holds.as_slice())
     }
 
-    /// How many records there are.
+    /// The record by which a story has a key.
+    pub fn of_story(&self, key: &Key, story: &Story) -> Option<&Record> {
+        self.get(key).iter().find(|record| record.story_id == *story)
+    }
+
+    /// How many keys have records.
     pub fn count(&self) -> usize {
         self.known.len()
     }
 
     /// All records with their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Record)> {
-        self.known.iter().map(|(key, known)| (key, &known.record))
+        self.known.iter().flat_map(|(key, known)| known.holds.iter().map(move |one| (key, one)))
     }
 
-    /// The view's entries.
-    pub fn entries(&self) -> impl Iterator<Item = (&Record, &str)> {
-        self.known.values().map(|known| (&known.record, known.json.as_str()))
+    /// The view's entries: who has a path, and that in JSON.
+    pub fn entries(&self) -> impl Iterator<Item = (&[Record], &str)> {
+        self.known.values().map(|known| (known.holds.as_slice(), known.json.as_str()))
     }
 
     /// Whether any record names this holder.
@@ -305,6 +349,16 @@ impl Index {
         let due = self.ends.iter().take_while(|(end, _)| *end <= now).map(|(_, key)| *key);
         due.take(most).collect()
     }
+}
+
+/// Where a record's path is. The old module knew no links: where its record stands, they are followed.
+fn path_of(key: &Key, record: &Record) -> PathBuf {
+    let path = record.extent(*key).path;
+    if !record.is_old() {
+        return path;
+    }
+    let target = path.to_str().and_then(|path| Target::new(path).ok());
+    target.and_then(|target| target.canonical().ok()).unwrap_or(path)
 }
 
 /// The keys of all record files.

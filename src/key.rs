@@ -5,6 +5,9 @@
 //! that dangles stands for what it points to. Where no link is involved that is the absolute path, and
 //! the key is the one the old module used: SHA-256 of it.
 //!
+//! A path that begins with `@`, such as `@git/index`, names a thing that is no file: it is its own
+//! identity, in this project. A file of that name is `./@git/index`.
+//!
 //! It does **not** see that two hard links are one file, and a path whose links change while it is
 //! locked is another path from then on.
 
@@ -96,8 +99,11 @@ impl fmt::Debug for Key {
     }
 }
 
+/// What the names of things that are no files begin with.
+const NAME_MARK: char = '@';
+
 /// A well-formed absolute path: what the caller named, with `.` and `..` taken out as
-/// `path.resolve` does, before any link is looked at.
+/// `path.resolve` does, before any link is looked at. Or the name of a thing that is no file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     absolute: PathBuf,
@@ -123,7 +129,10 @@ impl Target {
                 "must have names of at most {MAX_NAME_BYTES} bytes. One has {longest} bytes."
             ));
         }
-        let absolute = if Path::new(path).is_relative() {
+        let absolute = if is_name(Path::new(path)) {
+            check_name(path)?;
+            PathBuf::from(path)
+        } else if Path::new(path).is_relative() {
             let here = std::env::current_dir();
             let here = here.map_err(|cause| Error::system("find", Path::new("."), &cause))?;
             lexical(&here.join(path))
@@ -144,11 +153,19 @@ impl Target {
         &self.absolute
     }
 
+    /// Whether it is the name of a thing that is no file.
+    pub fn is_name(&self) -> bool {
+        is_name(&self.absolute)
+    }
+
     /// The canonical form: what the identity is made of.
     ///
     /// # Errors
     /// As [`Target::locate`].
     pub fn canonical(self) -> Result<PathBuf, Error> {
+        if self.is_name() {
+            return Ok(self.absolute);
+        }
         canonical(&self.absolute).map_err(|cause| Error::system("resolve", &self.absolute, &cause))
     }
 
@@ -163,6 +180,7 @@ impl Target {
             spelled: (canonical != self.absolute).then(|| Key::of(&self.absolute)),
             path: self.absolute,
             named: self.named,
+            canonical,
         })
     }
 }
@@ -176,8 +194,24 @@ pub struct Located {
     pub named: String,
     /// The identity.
     pub key: Key,
+    /// What the identity is made of.
+    pub canonical: PathBuf,
     /// The key of the path as it was spelled, where a link makes it another: the old module's key.
     pub spelled: Option<Key>,
+}
+
+/// Whether a path is the name of a thing that is no file.
+pub fn is_name(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().first() == Some(&(NAME_MARK as u8))
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let is_odd = |segment: &str| matches!(segment, "" | "." | ".." | "@");
+    if name.split('/').any(is_odd) {
+        let rule = "is the name of a thing, since it begins with '@': it must be '@' and words between slashes, such as @git/index. A file of that name is ./";
+        return Err(Error::invalid("path", format!("{rule}{}.", printable(name))));
+    }
+    Ok(())
 }
 
 /// Control characters would garble a terminal or a log line.

@@ -10,21 +10,21 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`node`], [`asked`], [`told`], [`shapes`] | the Node.js addon (feature `node`) |
+//! | [`node`], [`port`], [`asked`], [`told`], [`shapes`] | the Node.js addon (feature `node`) |
 //! | [`engine`], [`workbench`] | one thread a root; clients; where files are written |
-//! | [`desk`], [`plan`], [`settle`], [`conclude`], [`holdings`], [`waits`] | calls become steps; who in this process has what |
+//! | [`desk`], [`plan`], [`settle`], [`conclude`], [`holdings`], [`claims`], [`waits`] | calls become steps; who in this process has what |
 //! | [`call`] | what can be asked and answered |
-//! | [`files`], [`steps`], [`line`], [`turns`], [`grant`], [`shelf`] | the file store: the protocol under the guard |
+//! | [`files`], [`steps`], [`force`], [`handover`], [`line`], [`turns`], [`circles`], [`grant`], [`room`], [`shelf`] | the file store: the protocol under the guard |
 //! | [`survey`] | looking without the guard |
 //! | [`wake`] | how one who waits is woken |
 //! | [`store`] | the seam: what any store decides |
 //! | [`graph`] | who waits for whom |
-//! | [`index`], [`view`] | what all records and queues say; `locks.json` |
+//! | [`overlaps`], [`index`], [`places`], [`view`] | what all records and queues say; `locks.json` |
 //! | [`standing`], [`session`] | does it still hold: leases, and life told by the kernel |
 //! | [`change`], [`journal`], [`diff`], [`hunks`] | changes to the files themselves |
 //! | [`guard`], [`patience`], [`ground`], [`publish`] | one change at a time, on safe ground, never half seen |
-//! | [`record`], [`queue`], [`holder`] | a held path and its waiters on disk, and in words |
-//! | [`key`], [`lease`], [`story`], [`root`], [`clock`], [`error`] | what everything is made of |
+//! | [`found`], [`record`], [`queue`], [`holder`] | a held path and its waiters on disk, and in words |
+//! | [`key`], [`kind`], [`lease`], [`story`], [`root`], [`clock`], [`error`], [`errno`] | what everything is made of |
 //! | [`sys`] | the only module that knows the operating system |
 //!
 //! # Limits
@@ -35,32 +35,44 @@
 pub mod asked;
 pub mod call;
 pub mod change;
+pub mod circles;
+pub mod claims;
 pub mod clock;
 pub mod conclude;
 pub mod desk;
 pub mod diff;
 pub mod engine;
+pub mod errno;
 pub mod error;
 pub mod files;
+pub mod force;
+pub mod found;
 pub mod grant;
 pub mod graph;
 pub mod ground;
 pub mod guard;
+pub mod handover;
 pub mod holder;
 pub mod holdings;
 pub mod hunks;
 pub mod index;
 pub mod journal;
 pub mod key;
+pub mod kind;
 pub mod lease;
 pub mod line;
 #[cfg(feature = "node")]
 pub mod node;
+pub mod overlaps;
 pub mod patience;
+pub mod places;
 pub mod plan;
+#[cfg(feature = "node")]
+pub mod port;
 pub mod publish;
 pub mod queue;
 pub mod record;
+pub mod room;
 pub mod root;
 pub mod session;
 pub mod settle;
@@ -86,6 +98,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use engine::{Client, Engine};
 pub use error::{Code, Error};
 pub use key::{Key, Target};
+pub use kind::{Kind, Mode};
 pub use lease::Lease;
-pub use store::{Grant, Store};
+pub use store::{Force, Grant, Store};
 pub use story::Story;

@@ -5,37 +5,39 @@
 //! nothing of what it waited for, unless its turn came first and it keeps that. What a turn is and whose it
 //! is, `turns` says.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::circles::Now;
 use crate::error::{Arm, Code, Error, Line};
-use crate::grant::{Blocker, Want};
 use crate::graph;
 use crate::guard::Held;
-use crate::holder::Holder;
+use crate::holder::{self, Holder};
 use crate::key::Key;
+use crate::kind::Extent;
 use crate::lease::spoken;
 use crate::queue::{Waiter, WaiterId};
 use crate::record::{HolderId, Process, Record};
+use crate::room::{Blocker, Want};
 use crate::session::{Life, Session};
-use crate::shelf::{Own, Shelf};
+use crate::shelf::{Freed, Own, Shelf};
 use crate::store::{Done, Grant};
 use crate::story::Story;
-use crate::turns::Now;
 use crate::wake::Neighbour;
 
 /// The soonest that a lease which has not begun is looked at, in µs.
 const SOON_US: u64 = 100_000;
 
 impl Shelf {
-    /// Lines these candidates up, one a key, as one waiter.
+    /// Lines these candidates up, one an extent, as one waiter.
     pub(crate) fn line_up(
         &mut self,
         held: &mut Held<'_>,
         candidates: Vec<Waiter>,
-        keys: &[Key],
+        extents: Vec<Extent>,
         limit: usize,
     ) -> Result<Done, Error> {
-        for (candidate, key) in candidates.iter().zip(keys) {
+        let keys: Vec<Key> = extents.iter().map(|extent| extent.key).collect();
+        for (candidate, key) in candidates.iter().zip(&keys) {
             let waiters = match self.index.queue(key).len() {
                 few if few < limit => few,
                 _ => self.living_queue(key).len(),
@@ -50,16 +52,16 @@ impl Shelf {
             }
         }
         if let Some(first) = candidates.first()
-            && let Some(error) = self.deadlock(&first.story_id, keys)?
+            && let Some(error) = self.deadlock(&first.story_id, &extents)?
         {
             return Err(error.at(&first.file_path));
         }
         self.hang_bell()?;
-        let id = held.note_grants(keys)?;
+        let id = held.note_grants(&keys)?;
         for (number, key) in keys.iter().enumerate() {
             let mut candidate = candidates[number].clone();
             candidate.id = id;
-            candidate.set = if keys.len() > 1 { keys.to_vec() } else { Vec::new() };
+            candidate.set = if keys.len() > 1 { keys.clone() } else { Vec::new() };
             let mut waiters = self.index.queue(key).to_vec();
             waiters.push(candidate);
             if let Err(error) = self.write_queue(key, waiters) {
@@ -68,19 +70,19 @@ impl Shelf {
             }
         }
         if let Some(candidate) = candidates.into_iter().next() {
-            self.waiting.insert(id, Own { story: candidate.story_id, keys: keys.to_vec() });
+            self.waiting.insert(id, Own { story: candidate.story_id, extents });
         }
         // That this one waits now may open the way for somebody who was kept back for its sake.
         if self.index.is_tangled() {
-            self.pass_on(held, HashSet::new(), &[]);
+            self.pass_on(held, Freed::new(), &[]);
         }
         Ok(Done::Queued(id))
     }
 
     /// The refusal of a request that would close a circle of living stories.
-    fn deadlock(&mut self, story: &Story, keys: &[Key]) -> Result<Option<Error>, Error> {
-        let mut now = Now { shelf: self, freed: &HashSet::new() };
-        let circle = graph::circle(&mut now, story, keys);
+    fn deadlock(&mut self, story: &Story, extents: &[Extent]) -> Result<Option<Error>, Error> {
+        let mut now = Now { shelf: self, freed: &Freed::new() };
+        let circle = graph::circle(&mut now, story, extents);
         Ok(circle.map(|circle| self.refusal_of(story, &circle)))
     }
 
@@ -89,7 +91,12 @@ impl Shelf {
             .iter()
             .map(|link| Arm {
                 story: link.story.to_string(),
-                path: self.index.get(&link.key).map(|at| at.file_path.clone()).unwrap_or_default(),
+                path: self
+                    .index
+                    .get(&link.key)
+                    .first()
+                    .map(|at| at.file_path.clone())
+                    .unwrap_or_default(),
                 holder: link.holder.to_string(),
             })
             .collect();
@@ -107,44 +114,52 @@ impl Shelf {
         )
     }
 
-    /// The keys that waiters of this process want.
-    fn wanted(&self) -> BTreeSet<Key> {
-        self.waiting.values().flat_map(|own| own.keys.iter().copied()).collect()
+    /// What waiters of this process want, each path once, and the last of those who want it.
+    fn wanted(&self) -> BTreeMap<Key, (Extent, WaiterId)> {
+        let mut wanted: BTreeMap<Key, (Extent, WaiterId)> = BTreeMap::new();
+        for (id, own) in &self.waiting {
+            for extent in &own.extents {
+                let entry = wanted.entry(extent.key).or_insert_with(|| (extent.clone(), *id));
+                entry.0.kind = entry.0.kind.joined(extent.kind);
+                entry.1 = *id;
+            }
+        }
+        wanted
     }
 
     /// Who stands in front of this process's waiters, and in how many µs a lease in front may end.
     pub(crate) fn in_front_of_us(&self) -> (Vec<Neighbour>, Option<u64>) {
         let mine = self.session.as_ref().map(Session::id);
-        let mut neighbours: Vec<Neighbour> = Vec::new();
+        let mut neighbours: BTreeMap<HolderId, Neighbour> = BTreeMap::new();
         let mut soonest: Option<u64> = None;
-        let wanted = self.wanted();
         let mut add = |holder, pid, process: &Process, end_us: Option<u64>| {
             soonest = [soonest, end_us].into_iter().flatten().min();
-            let is_known = neighbours.iter().any(|neighbour| neighbour.holder == holder);
-            if Some(holder) != mine && holder != 0 && !is_known {
-                neighbours.push(Neighbour { holder, pid, process: process.clone() });
+            if Some(holder) != mine && holder != 0 {
+                let neighbour = || Neighbour { holder, pid, process: process.clone() };
+                neighbours.entry(holder).or_insert_with(neighbour);
             }
         };
-        for key in &wanted {
-            if let Some(record) = self.index.get(key) {
-                let end = record.deadline().map(|deadline| deadline.remaining_us(&*self.clock));
-                add(record.holder, record.pid, &record.process, end);
-            }
-            let queue = self.index.queue(key);
-            let last = queue.iter().rposition(|waiter| self.waiting.contains_key(&waiter.id));
-            // Whoever is let in meanwhile has the path for as long as its lease at most.
-            for waiter in &queue[..last.unwrap_or(0)] {
-                let end = waiter.timeout.map(|ms| ms.saturating_mul(1000).max(SOON_US));
-                add(waiter.holder, waiter.pid, &waiter.process, end);
+        for (extent, last) in self.wanted().values() {
+            for key in self.index.near(extent) {
+                for record in self.index.get(&key) {
+                    let end = record.deadline().map(|deadline| deadline.remaining_us(&*self.clock));
+                    add(record.holder, record.pid, &record.process, end);
+                }
+                // Whoever is let in meanwhile has the path for as long as its lease at most.
+                for waiter in self.index.queue(&key).iter().filter(|one| one.id < *last) {
+                    let end = waiter.timeout.map(|ms| ms.saturating_mul(1000).max(SOON_US));
+                    add(waiter.holder, waiter.pid, &waiter.process, end);
+                }
             }
         }
-        (neighbours, soonest)
+        (neighbours.into_values().collect(), soonest)
     }
 
     /// Gives turns where this process waits for one who has ended unnoticed.
     pub(crate) fn unstick_ours(&mut self, held: &mut Held<'_>) {
         // What cannot be asked now is asked again at the next look.
-        let _ = self.unstick(held, &self.wanted().into_iter().collect::<Vec<_>>());
+        let wanted: Vec<Extent> = self.wanted().into_values().map(|(extent, _)| extent).collect();
+        let _ = self.unstick(held, &wanted);
     }
 
     /// The turns that came for this process's waiters, and those that lost their places.
@@ -156,7 +171,7 @@ impl Shelf {
         let _ = self.exorcise(&self.index.haunted());
         let (mut granted, mut displaced) = (Vec::new(), Vec::new());
         let own: Vec<(WaiterId, Vec<Key>)> =
-            self.waiting.iter().map(|(id, own)| (*id, own.keys.clone())).collect();
+            self.waiting.iter().map(|(id, own)| (*id, own.keys())).collect();
         for (id, keys) in own {
             let is_in = |key: &Key| self.index.queue(key).iter().any(|waiter| waiter.id == id);
             if keys.iter().any(is_in) {
@@ -180,16 +195,14 @@ impl Shelf {
 
     /// The locks of a waiter that is in no queue any more; `None` if its story has not got them.
     fn grants_of(&self, id: WaiterId) -> Option<Vec<Grant>> {
-        let Own { story, keys } = self.waiting.get(&id)?;
-        let records = keys.iter().map(|key| Some((key, self.index.get(key)?)));
-        let records: Vec<(&Key, &Record)> = records.collect::<Option<_>>()?;
-        let grant = |(key, record): (&Key, &Record)| Grant {
-            key: *key,
-            record: record.clone(),
-            is_fresh: record.waiter == Some(id),
+        let Own { story, extents } = self.waiting.get(&id)?;
+        let grant = |extent: &Extent| {
+            let record = self.index.of_story(&extent.key, story)?;
+            let is_fresh = record.waiter == Some(id) && record.raised.is_none();
+            let is_enough = record.kind().covers(extent.kind);
+            is_enough.then(|| Grant { key: extent.key, record: record.clone(), is_fresh })
         };
-        let is_theirs = records.iter().all(|(_, record)| record.story_id == *story);
-        is_theirs.then(|| records.into_iter().map(grant).collect())
+        extents.iter().map(grant).collect()
     }
 
     /// Takes a waiter of this process out of the queues.
@@ -204,35 +217,50 @@ impl Shelf {
     ) -> Result<Done, Error> {
         let called_off = || Error::new(Code::Aborted, "The request was called off.");
         let Some(own) = self.waiting.get(&id) else { return Ok(Done::Left(called_off())) };
-        let keys = own.keys.clone();
-        self.unstick(held, &keys)?;
+        let (keys, extents) = (own.keys(), own.extents.clone());
+        self.unstick(held, &extents)?;
         let entry = |key: &Key| self.index.queue(key).iter().find(|one| one.id == id).cloned();
         let Some(waiter) = keys.iter().find_map(entry) else {
             let grants = self.grants_of(id);
             self.waiting.remove(&id);
             return match grants {
                 Some(grants) if keep => Ok(Done::Granted(grants)),
-                Some(grants) => {
-                    let fresh = grants.iter().filter(|grant| grant.is_fresh);
-                    let fresh: Vec<Key> = fresh.map(|grant| grant.key).collect();
-                    self.vacate(held, &fresh)?;
+                Some(_) => {
+                    self.give_back(held, id, &keys)?;
                     Ok(Done::Left(called_off()))
                 }
                 None => Ok(Done::Left(called_off())),
             };
         };
-        let refusal = self.refusal_in_line(&waiter, &keys)?;
+        let refusal = self.refusal_in_line(&waiter, &extents)?;
         self.strike(held, &waiter, &keys)?;
         self.waiting.remove(&id);
         // A turn that a killed process had half given is given back.
-        let is_half = |key: &&Key| self.index.get(key).is_some_and(|at| at.waiter == Some(id));
-        let half: Vec<Key> = keys.iter().filter(is_half).copied().collect();
-        self.vacate(held, &half)?;
-        self.unstick(held, &keys)?;
+        self.give_back(held, id, &keys)?;
+        self.unstick(held, &extents)?;
         if self.index.is_tangled() {
-            self.pass_on(held, HashSet::new(), &[]);
+            self.pass_on(held, Freed::new(), &[]);
         }
         Ok(Done::Left(refusal))
+    }
+
+    /// Gives back what was granted to this place in line: a new lock goes, a raised one is what it was.
+    fn give_back(&mut self, held: &mut Held<'_>, id: WaiterId, keys: &[Key]) -> Result<(), Error> {
+        let of_place = |key: &Key| {
+            let record = self.index.get(key).iter().find(|record| record.waiter == Some(id));
+            record.map(|record| (*key, record.clone()))
+        };
+        let given: Vec<(Key, Record)> = keys.iter().filter_map(of_place).collect();
+        let (raised, fresh): (Vec<_>, Vec<_>) =
+            given.into_iter().partition(|(_, record)| record.raised.is_some());
+        for (key, record) in raised {
+            if let Some(raised) = &record.raised {
+                self.lower_to(held, key, record.token, raised.from)?;
+            }
+        }
+        let fresh: Vec<(Key, u64)> =
+            fresh.into_iter().map(|(key, record)| (key, record.token)).collect();
+        self.vacate(held, &fresh)
     }
 
     /// Those of a queue whose processes live, as far as can be known.
@@ -246,11 +274,11 @@ impl Shelf {
     }
 
     /// What an asker is told whose patience ran out.
-    fn refusal_in_line(&mut self, waiter: &Waiter, keys: &[Key]) -> Result<Error, Error> {
-        let want = Want { story: &waiter.story_id, id: waiter.id, keys };
-        let blocker = self.openings(&want, &HashSet::new())?.err();
+    fn refusal_in_line(&mut self, waiter: &Waiter, extents: &[Extent]) -> Result<Error, Error> {
+        let want = Want { story: &waiter.story_id, id: waiter.id, extents };
+        let blocker = self.openings(&want, &Freed::new())?.err();
         let waited = self.clock.wall_ms().saturating_sub(waiter.since);
-        let key = blocker.as_ref().map_or(keys[0], Blocker::key);
+        let key = blocker.as_ref().map_or(extents[0].key, Blocker::key);
         let queue = self.living_queue(&key);
         let place = queue.iter().position(|one| one.id == waiter.id).map(|place| place + 1);
         let line = Line { waiters: queue.len(), place, waited_ms: Some(waited) };
@@ -278,10 +306,19 @@ impl Shelf {
         line: Line,
     ) -> Error {
         match blocker {
-            Blocker::Held(_, record) => {
-                Holder::of(*record, &*self.clock).refusal(path, shown, line)
+            Blocker::Held(wanted, holders) => {
+                let part = holders.iter().find(|(key, _)| *key != wanted);
+                let part = part.map(|(_, record)| record.file_path.clone());
+                let part = part.map(|path| {
+                    path.strip_prefix(&self.ground.root).unwrap_or(&path).display().to_string()
+                });
+                let holders = holders.into_iter();
+                let holders = holders.map(|(_, record)| Holder::of(record, &*self.clock)).collect();
+                holder::refusal(holders, path, shown, part, line)
             }
-            Blocker::Unreadable(key, found) => found.refusal(path, shown, &self.record_path(&key)),
+            Blocker::Unreadable(_, key, found) => {
+                found.refusal(path, shown, &self.record_path(&key))
+            }
             Blocker::Kept(_, waiter) => {
                 let since = spoken(self.clock.wall_ms().saturating_sub(waiter.since));
                 let count = waiter.set.len().max(1);

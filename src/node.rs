@@ -5,30 +5,26 @@
 //! worker that ends, however it ends, gives up the locks that it took.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use napi::bindgen_prelude::{Buffer, Either, FnArgs, Function};
-use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{CleanupEnvHook, Env};
 use napi_derive::napi;
 
-use crate::asked::{acquisition, change};
+use crate::asked::{self, acquisition, change};
 use crate::call::{Call, Message, Port, Reply, What, closed};
 use crate::change::Edit;
 use crate::engine::{self, Engine};
 use crate::error::{Code, Error};
 use crate::key::Target;
 use crate::lease::Lease;
+use crate::port::{NodePort, locked};
 use crate::story::Story;
 use crate::{root, told};
 
-pub use crate::asked::{AcquireOptions, ChangeOptions, FileEdit};
+pub use crate::asked::{AcquireOptions, ChangeOptions, FileEdit, ForceOptions, KindInfo};
 pub use crate::shapes::{Failure, GrantId};
 pub use crate::told::Answer;
-
-type Settle =
-    ThreadsafeFunction<Vec<Message>, (), FnArgs<(Vec<Answer>,)>, napi::Status, false, true>;
 
 /// A ticket that an answer will carry, or an argument error found before anything was touched.
 type Submitted = Either<f64, Failure>;
@@ -152,11 +148,78 @@ impl Client {
 
     /// Gives up these grants, or ends one scope of each: `letgo`.
     #[napi(catch_unwind, ts_return_type = "number | Failure")]
-    pub fn let_go(&self, env: Env, locks: Vec<GrantId>, scope: bool) -> napi::Result<Submitted> {
+    pub fn let_go(
+        &self,
+        env: Env,
+        locks: Vec<GrantId>,
+        scope: bool,
+        kinds: Option<Vec<KindInfo>>,
+    ) -> napi::Result<Submitted> {
         self.submit(env, || {
-            let grants: Result<Vec<_>, Error> = locks.iter().map(GrantId::parse).collect();
-            Ok(Call::LetGo { grants: grants?, scope })
+            let kinds = asked::kinds(kinds.as_deref())?;
+            Ok(Call::LetGo { grants: GrantId::parse_all(&locks)?, scope, kinds })
         })
+    }
+
+    /// Wants no more than this of a grant: `granted` with one lock.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn lower(
+        &self,
+        env: Env,
+        key: String,
+        token: f64,
+        kind: KindInfo,
+    ) -> napi::Result<Submitted> {
+        self.submit(env, || {
+            let (key, token) = GrantId { key, token }.parse()?;
+            Ok(Call::Lower { key, token, kind: kind.parse()? })
+        })
+    }
+
+    /// Gives a grant to another story: `granted` with one lock, that story's.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn transfer(
+        &self,
+        env: Env,
+        key: String,
+        token: f64,
+        story_id: String,
+    ) -> napi::Result<Submitted> {
+        self.submit(env, || {
+            let (key, token) = GrantId { key, token }.parse()?;
+            Ok(Call::Transfer { key, token, story: Story::new(story_id)? })
+        })
+    }
+
+    /// Lets whoever knows the secret of this digest take these grants over, once: `offered`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn offer(&self, env: Env, locks: Vec<GrantId>, digest: String) -> napi::Result<Submitted> {
+        self.submit(env, || {
+            let (grants, digest) = (GrantId::parse_all(&locks)?, asked::digest(digest)?);
+            Ok(Call::Offer { grants, digest })
+        })
+    }
+
+    /// Takes grants over that were offered under this digest: `granted`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn adopt(
+        &self,
+        env: Env,
+        locks: Vec<GrantId>,
+        digest: String,
+        timeout: Option<f64>,
+    ) -> napi::Result<Submitted> {
+        self.submit(env, || {
+            let (grants, digest) = (GrantId::parse_all(&locks)?, asked::digest(digest)?);
+            let lease = timeout.map(Lease::from_timeout).transpose()?;
+            Ok(Call::Adopt { grants, digest, lease })
+        })
+    }
+
+    /// Takes the locks of a path back from whoever has them: `forced`.
+    #[napi(catch_unwind, ts_return_type = "number | Failure")]
+    pub fn force(&self, env: Env, path: String, options: ForceOptions) -> napi::Result<Submitted> {
+        self.submit(env, || asked::force(&path, options))
     }
 
     /// Begins the lease of the story's lock anew: `granted` with one lock.
@@ -279,79 +342,5 @@ impl Client {
             }
             Err(error) => Either::B(told::failure(&error)),
         })
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Delivers messages to one environment's JavaScript.
-struct NodePort {
-    /// `None` once the client is closed: then nothing in JavaScript is held on to any more.
-    settle: Mutex<Option<Arc<Settle>>>,
-    /// Calls unanswered; while there are any, the process is kept alive.
-    unanswered: AtomicUsize,
-}
-
-impl NodePort {
-    fn new(settle: Function<FnArgs<(Vec<Answer>,)>, ()>) -> napi::Result<Arc<NodePort>> {
-        let port = Arc::new(NodePort { settle: Mutex::new(None), unanswered: AtomicUsize::new(0) });
-        let weak = Arc::downgrade(&port);
-        let settle = settle
-            .build_threadsafe_function::<Vec<Message>>()
-            .weak::<true>()
-            .build_callback(move |context| {
-                if let Some(port) = weak.upgrade() {
-                    port.count_answers(context.env, &context.value);
-                }
-                let answers: Vec<Answer> = context.value.into_iter().map(Answer::from).collect();
-                Ok(FnArgs::from((answers,)))
-            })?;
-        *locked(&port.settle) = Some(Arc::new(settle));
-        Ok(port)
-    }
-
-    fn expect_answer(&self, env: Env) -> napi::Result<()> {
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) == 0
-            && let Some(settle) = &*locked(&self.settle)
-        {
-            // SAFETY: called on the environment's own thread, where the function is alive as long as
-            // this port holds it.
-            let status =
-                unsafe { napi::sys::napi_ref_threadsafe_function(env.raw(), settle.raw()) };
-            napi::check_status!(status)?;
-        }
-        Ok(())
-    }
-
-    fn count_answers(&self, env: Env, messages: &[Message]) {
-        // Those who leave at exit expect no answer.
-        let is_answer = |message: &&Message| matches!(message, Message::Answer(ticket, _) if *ticket != u64::MAX);
-        let count = messages.iter().filter(is_answer).count();
-        let before = self.unanswered.fetch_sub(count, Ordering::Relaxed);
-        let mut settle = locked(&self.settle);
-        if count > 0
-            && before == count
-            && let Some(settle) = &*settle
-        {
-            // SAFETY: as above; the callback of the function itself runs on that thread.
-            unsafe { napi::sys::napi_unref_threadsafe_function(env.raw(), settle.raw()) };
-        }
-        let is_closed =
-            |message: &Message| matches!(message, Message::Answer(_, Ok(Reply::Closed)));
-        if messages.iter().any(is_closed) {
-            *settle = None;
-        }
-    }
-}
-
-impl Port for NodePort {
-    fn deliver(&self, messages: Vec<Message>) {
-        let settle = locked(&self.settle).clone();
-        if let Some(settle) = settle {
-            // An environment that has ended takes no more messages; its locks were given up.
-            settle.call(messages, ThreadsafeFunctionCallMode::NonBlocking);
-        }
     }
 }

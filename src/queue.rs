@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
+use crate::kind::{Extent, Kind, Mode};
 use crate::lease::Lease;
 use crate::publish;
 use crate::record::{HolderId, Process};
@@ -52,6 +53,15 @@ pub struct Waiter {
     /// Why, in the story's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether other stories may have the path too.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Whether it wants everything below the path with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recursive: bool,
+    /// The path's identity, where links make it another than the one that the story named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canonical: Option<PathBuf>,
     /// All paths that it wants at once; empty for this one alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<Key>,
@@ -61,6 +71,17 @@ impl Waiter {
     /// The lease that it will get.
     pub fn lease(&self) -> Lease {
         self.timeout.map_or(Lease::Bound, Lease::Timed)
+    }
+
+    /// What kind of lock it wants.
+    pub fn kind(&self) -> Kind {
+        Kind { mode: self.mode, recursive: self.recursive }
+    }
+
+    /// What it wants here, seen from the queue of `key`.
+    pub fn extent(&self, key: Key) -> Extent {
+        let path = self.canonical.as_ref().unwrap_or(&self.file_path).clone();
+        Extent { key, path, kind: self.kind() }
     }
 
     /// All keys that it wants, seen from the queue of `key`.

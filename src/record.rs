@@ -1,27 +1,24 @@
-//! The record of one held path, `.ai/locks/<sha256>.lock`: the truth, as JSON.
+//! The record of one held path, `.ai/locks/<sha256>.lock`: the truth, as JSON. Where several stories
+//! share the path, the file is the first one's record and has the others' in `others`.
 //!
 //! Promises: what this version writes, this version reads; the old module's six-field records are read
-//! and honoured; whatever else stands at a record's name (another version, half a file, a link, a FIFO,
-//! a giant) is told apart from "nothing there" and is never followed, waited on or read beyond its cap.
+//! and honoured; another version, half a file, or several who have what is not shared are no record.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::error::{Code, Error};
 use crate::key::Key;
+use crate::kind::{Extent, Kind, Mode};
 use crate::lease::{DEFAULT_TIMEOUT_MS, Deadline, Lease};
 use crate::story::Story;
-use crate::sys::Dir;
 
 /// The record format that this version writes.
 pub const VERSION: u32 = 1;
 
-/// No record is longer, in bytes: a path of 4 kB escaped at its worst, and all the rest.
-pub const MAX_BYTES: u64 = 64 * 1024;
+/// No record file is longer, in bytes: room for a thousand who share a path.
+pub const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The largest token: the last whole number that JavaScript counts exactly. Tokens begin at the wall
 /// clock's µs, so they get there in the year 2255.
@@ -45,7 +42,7 @@ pub struct Process {
     pub namespace: u64,
 }
 
-/// One held path. The first six fields are the old module's.
+/// One story's hold on one path. The first six fields are the old module's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -94,12 +91,42 @@ pub struct Record {
     /// Why the story holds it, in its own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether other stories may have the path too.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Whether everything below the path is locked with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recursive: bool,
+    /// The path's identity, where links make it another than the one that the story named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canonical: Option<PathBuf>,
+    /// What it was before somebody of the story asked for more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised: Option<Raised>,
+    /// SHA-256 in hex of the secret by which another process may take it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<String>,
+    /// The token of the grant that it was handed over from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_from: Option<u64>,
     /// The place in the queue that it was granted to: whoever has it waits no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiter: Option<u64>,
     /// Whose it was before, if that one did not give it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reclaimed: Option<Reclaimed>,
+    /// The other stories that share the path; only in the file, and only in the first one's record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Record>,
+}
+
+/// What a lock was before somebody of its story asked for more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raised {
+    /// Whose process asked: it is for that one to lower it again.
+    pub by: HolderId,
+    /// What it was.
+    pub from: Kind,
 }
 
 /// A predecessor that did not give its lock up: its work on the file may be half done.
@@ -172,6 +199,23 @@ impl Record {
         self.timeout.map_or(Lease::Bound, Lease::Timed)
     }
 
+    /// What kind of lock it is.
+    pub fn kind(&self) -> Kind {
+        Kind { mode: self.mode, recursive: self.recursive }
+    }
+
+    /// Makes it a lock of this kind.
+    pub fn set_kind(&mut self, kind: Kind) {
+        self.mode = kind.mode;
+        self.recursive = kind.recursive;
+    }
+
+    /// What it is on, seen from its key.
+    pub fn extent(&self, key: Key) -> Extent {
+        let path = self.canonical.as_ref().unwrap_or(&self.file_path).clone();
+        Extent { key, path, kind: self.kind() }
+    }
+
     /// Gives the record this lease from now on.
     pub fn set_lease(&mut self, lease: Lease, clock: &dyn Clock) {
         let deadline = lease.deadline(clock);
@@ -196,21 +240,43 @@ impl Record {
         self.deadline().is_some_and(|deadline| deadline.is_over(clock))
     }
 
-    /// The record as the bytes of its file.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a record is plain data, and its path came from a string")
+    /// The records of those who have a path, as the bytes of its file.
+    pub fn to_bytes(holds: &[Record]) -> Vec<u8> {
+        let file = holds
+            .split_first()
+            .map(|(first, others)| Record { others: others.to_vec(), ..first.clone() });
+        serde_json::to_vec(&file).expect("a record is plain data, and its path came from a string")
     }
 
-    /// Reads a record's bytes.
+    /// Reads the bytes of a record's file: those who have the path, at least one.
     ///
     /// # Errors
-    /// Says in a few words why these are not a record of a version known here.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Record, String> {
-        let record: Record =
+    /// Says in a few words why these are not records of a version known here.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Vec<Record>, String> {
+        let mut first: Record =
             serde_json::from_slice(bytes).map_err(|cause| format!("not a lock record: {cause}"))?;
+        let others = std::mem::take(&mut first.others);
+        let mut holds = vec![first.checked()?];
+        for other in others {
+            let other = other.checked()?;
+            let is_anothers = |one: &Record| one.story_id != other.story_id;
+            if other.is_old() || !holds.iter().all(is_anothers) {
+                return Err("not a lock record: a story has it twice".to_owned());
+            }
+            holds.push(other);
+        }
+        if holds.len() > 1 && holds.iter().any(|one| one.mode != Mode::Shared) {
+            return Err("not a lock record: several have what is not shared".to_owned());
+        }
+        Ok(holds)
+    }
+
+    fn checked(mut self) -> Result<Record, String> {
+        let record = &mut self;
         if record.version > VERSION {
             return Err(format!("written by a later version (format {})", record.version));
         }
+        record.others.clear();
         if record.version == VERSION && (record.token == 0 || record.holder == 0) {
             return Err("not a lock record: its token or holder is missing".to_owned());
         }
@@ -220,96 +286,8 @@ impl Record {
         if record.timeout.is_none() && record.is_old() {
             return Err("not a lock record: its timeout is not a number".to_owned());
         }
-        Ok(record)
+        Ok(self)
     }
-}
-
-/// What stands at a record's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing: the path is free.
-    Nothing,
-    /// A record.
-    Record(Box<Record>),
-    /// Something that cannot be read as a record, and so counts as one that holds.
-    Unreadable(Unreadable),
-}
-
-/// Something at a record's name that is no record known here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
-    /// What is wrong with it.
-    pub why: String,
-    /// When it last changed, in ms since 1970.
-    pub changed_ms: u64,
-    /// The holder file that it names, if that much of it can be read.
-    pub holder: Option<HolderId>,
-    /// The lease in ms that it names, if that much of it can be read.
-    pub timeout_ms: Option<u64>,
-}
-
-impl Unreadable {
-    /// The refusal of a path whose record this is.
-    pub fn refusal(&self, path: &Path, shown: &str, file: &Path) -> Error {
-        let message = format!(
-            "{shown} is locked by something that cannot be read: {} is {}.",
-            file.display(),
-            self.why
-        );
-        Error::new(Code::BadRecord, message).at(path).hint(
-            "Nothing was taken. It counts as held until it has not changed for 30 s, and is then moved aside; if you know that it is rubbish, remove it.",
-        )
-    }
-}
-
-/// Reads what stands at a key's name.
-///
-/// # Errors
-/// What the system says, other than that nothing is there.
-pub fn read(dir: &Dir, key: &Key) -> io::Result<Found> {
-    let name = key.file_name();
-    let mut file = match dir.open_read(&name) {
-        Ok(file) => file,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(cause) => {
-            // A link, a socket or the like cannot be opened so; a file that may not be read is an error.
-            let entry = dir.entry(&name)?;
-            if entry.is_file {
-                return Err(cause);
-            }
-            return Ok(unreadable("not a regular file", entry.changed_ms, None));
-        }
-    };
-    let entry = Dir::entry_of(&file)?;
-    if !entry.is_file {
-        return Ok(unreadable("not a regular file", entry.changed_ms, None));
-    }
-    if entry.len > MAX_BYTES {
-        let why = format!("{} bytes long, longer than any record", entry.len);
-        return Ok(unreadable(why, entry.changed_ms, None));
-    }
-    let bytes = capped(&mut file)?;
-    Ok(match Record::from_bytes(&bytes) {
-        Ok(record) => Found::Record(Box::new(record)),
-        Err(why) => unreadable(why, entry.changed_ms, serde_json::from_slice(&bytes).ok()),
-    })
-}
-
-fn capped(file: &mut File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(1024);
-    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn unreadable(why: impl Into<String>, changed_ms: u64, json: Option<serde_json::Value>) -> Found {
-    // A later version's record is not understood, but whom and how long it names may be.
-    let number = |name: &str| json.as_ref()?.get(name)?.as_u64();
-    Found::Unreadable(Unreadable {
-        why: why.into(),
-        changed_ms,
-        holder: number("holder").filter(|holder| *holder <= MAX_TOKEN),
-        timeout_ms: number("timeout"),
-    })
 }
 
 #[cfg(test)]
@@ -321,7 +299,8 @@ mod tests {
 
     #[test]
     fn the_old_modules_record_is_read_and_ends_by_the_wall() {
-        let record = Record::from_bytes(OLD.as_bytes()).expect("readable");
+        let holds = Record::from_bytes(OLD.as_bytes()).expect("readable");
+        let [record] = holds.as_slice() else { unreachable!("one alone: {holds:?}") };
         assert!(record.is_old());
         assert_eq!(record.deadline().expect("timed").wall_ms, 31_000);
     }

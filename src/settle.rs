@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use crate::call::{Call, Message, Ready, Reply, Wait, called_off, closed};
+use crate::claims::ClientId;
 use crate::conclude::Granted;
 use crate::desk::Desk;
 use crate::error::{Code, Error, Line};
-use crate::holdings::ClientId;
-use crate::plan::Kind;
+use crate::plan::{Purpose, end_of};
 use crate::queue::WaiterId;
-use crate::store::{Acquire, Done, Step};
+use crate::store::{Done, Step};
 use crate::waits::{self, Waiting};
 
 impl Desk {
@@ -20,13 +20,13 @@ impl Desk {
         client: ClientId,
         ticket: u64,
         call: &Call,
-        kind: Kind,
+        purpose: Purpose,
         step: &Step,
         answer: Result<Done, Error>,
     ) -> Option<Granted> {
-        let done = match (answer, &kind) {
+        let done = match (answer, &purpose) {
             (Ok(done), _) => done,
-            (Err(error), Kind::Leave { id, .. }) => {
+            (Err(error), Purpose::Leave { id, .. }) => {
                 self.dismiss(*id, error);
                 return None;
             }
@@ -36,11 +36,11 @@ impl Desk {
                     self.dropped.push((client, ticket, Arc::clone(change), error));
                     return None;
                 }
-                if let Call::LetGo { grants, scope: true } = call {
+                if let Call::LetGo { grants, scope: true, kinds } = call {
                     // The scope is over all the same; what it held is given up as soon as it can be.
-                    for (key, token) in grants {
-                        self.holdings.unclaim(client, key, *token, true);
-                        self.unsettled.insert(*key);
+                    for (number, lock) in grants.iter().enumerate() {
+                        self.holdings.unclaim(client, lock, end_of(true, kinds, number));
+                        self.unsettled.insert(*lock);
                     }
                 }
                 let error = self.with_writer(error);
@@ -48,12 +48,15 @@ impl Desk {
                 return None;
             }
         };
-        let reply = match (done, kind) {
-            (Done::Granted(grants), Kind::Acquire { scope, lease, .. }) => {
-                let detached = matches!(step, Step::Acquire(Acquire { detached: true, .. }));
-                return Some(self.grant(client, ticket, grants, detached, scope, lease));
+        let reply = match (done, purpose) {
+            (Done::Granted(grants), Purpose::Acquire { scope, lease, .. }) => {
+                let Step::Acquire(ask) = step else { return None };
+                return Some(self.grant(client, ticket, grants, ask, scope, lease));
             }
-            (Done::Queued(id), Kind::Acquire { scope, lease, wait }) => {
+            (Done::Granted(grants), Purpose::Handover) => {
+                return Some(self.take_over(client, ticket, grants));
+            }
+            (Done::Queued(id), Purpose::Acquire { scope, lease, wait }) => {
                 let Step::Acquire(ask) = step else { return None };
                 let (ask, end_us) = (ask.clone(), waits::end_us(wait, &*self.clock));
                 let limit_ms = if let Wait::For(ms) = wait { Some(ms) } else { None };
@@ -61,11 +64,11 @@ impl Desk {
                 self.waits.add(id, waiting);
                 return None;
             }
-            (Done::Granted(grants), Kind::Leave { id, .. }) => {
+            (Done::Granted(grants), Purpose::Leave { id, .. }) => {
                 let waiting = self.waits.remove(id)?;
                 return Some(self.seat(waiting, grants));
             }
-            (Done::Left(refusal), Kind::Leave { id, patience }) => {
+            (Done::Left(refusal), Purpose::Leave { id, patience }) => {
                 self.dismiss(
                     id,
                     match call {
@@ -77,7 +80,7 @@ impl Desk {
                 );
                 return None;
             }
-            (Done::LetGo(gone), Kind::LetGo { stays }) => {
+            (Done::LetGo(gone), Purpose::LetGo { stays }) => {
                 let mut gone = gone.into_iter();
                 let all = stays.iter().map(|stays| *stays || gone.next().unwrap_or(false));
                 Reply::LetGo(all.collect())
@@ -85,16 +88,19 @@ impl Desk {
             (Done::LetGo(gone), _) => Reply::LetGo(gone),
             (Done::Granted(grants), _) => Reply::Locks(grants),
             (Done::Released, _) => Reply::Released,
-            (Done::Renewed(grant), kind) => {
-                self.holdings.refresh(&grant.key, &grant.record, &*self.clock);
+            (Done::Renewed(grant), purpose) => {
+                let lock = (grant.key, grant.record.token);
+                self.holdings.refresh(&lock, &grant.record, &*self.clock);
                 // While a scope keeps it bound, what was asked for comes after.
-                if let Kind::Renew { asked: Some(lease) } = kind
-                    && let Some(holding) = self.holdings.grant_mut(&grant.key, grant.record.token)
+                if let Purpose::Renew { asked: Some(lease) } = purpose
+                    && let Some(holding) = self.holdings.get_mut(&lock)
                 {
                     holding.set_apart(lease);
                 }
                 Reply::Locks(vec![*grant])
             }
+            (Done::Offered, _) => Reply::Offered,
+            (Done::Forced(removed, next), _) => Reply::Forced(removed, next),
             (Done::Cleaned(count), _) => Reply::Cleaned(count),
             (Done::Committed, _) => {
                 // It is answered once it is flushed.
@@ -115,7 +121,7 @@ impl Desk {
     /// The refusal of one whose place was lost with the line, when its patience ended.
     fn out_of_line(&self, id: WaiterId) -> Error {
         let waiting = self.waits.get(id);
-        let path = waiting.and_then(|waiting| waiting.ask.paths.first());
+        let path = waiting.and_then(|waiting| waiting.ask.paths.first()).map(|(path, _)| path);
         let named = path.map_or("The path", |path| path.named.as_str());
         let message = format!("{named} is locked, and its line was lost with the lock folder.");
         let waited_ms = waiting.and_then(|waiting| waiting.limit_ms);

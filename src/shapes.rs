@@ -13,8 +13,12 @@ pub struct Failure {
     pub path: Option<String>,
     /// The story that asked.
     pub story_id: Option<String>,
-    /// Who is in the way.
+    /// Who is in the way; the first, where several are.
     pub holder: Option<HolderInfo>,
+    /// All who are in the way.
+    pub holders: Vec<HolderInfo>,
+    /// Who took the lock back by force, and why.
+    pub forced: Option<ForcedInfo>,
     /// What to do next.
     pub hint: Option<String>,
     /// How many wait for the path.
@@ -42,6 +46,17 @@ pub struct BaseInfo {
     pub actual: Option<String>,
     /// Who wrote it last through a lock, as far as that is known.
     pub writer: Option<WriterInfo>,
+}
+
+/// Who took a lock back by force.
+#[napi(object, object_from_js = false)]
+pub struct ForcedInfo {
+    /// Who, in their own words.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since 1970, in ms.
+    pub at: f64,
 }
 
 /// Who wrote a file last through a lock.
@@ -109,8 +124,10 @@ pub struct LockInfo {
     pub pid: u32,
     /// The lease's end by the wall, since 1970; absent for a bound lease.
     pub expires_at: Option<f64>,
-    /// `exclusive`.
+    /// `exclusive` or `shared`.
     pub mode: String,
+    /// Whether everything below the path is locked with it.
+    pub recursive: bool,
     /// Whether this call was granted it; otherwise the story had it already.
     pub fresh: bool,
     /// Whether the lease alone ends it.
@@ -155,8 +172,10 @@ pub struct HolderInfo {
     pub token: f64,
     /// The machine or container.
     pub host: String,
-    /// `exclusive`.
+    /// `exclusive` or `shared`.
     pub mode: String,
+    /// Whether everything below the path is locked with it.
+    pub recursive: bool,
     /// How long it has held.
     pub held_for: f64,
     /// How long its lease still runs; absent for a bound one.
@@ -216,6 +235,10 @@ pub struct PendingInfo {
     pub estimate: Option<f64>,
     /// How many paths it wants at once.
     pub paths: u32,
+    /// `exclusive` or `shared`.
+    pub mode: String,
+    /// Whether it wants everything below the path with it.
+    pub recursive: bool,
     /// Why, in the story's words.
     pub reason: Option<String>,
 }

@@ -3,24 +3,31 @@
 //! Promises: whoever decides reads the record itself, not the index; the index is kept true by every
 //! change made here; what has ended is swept without anybody waiting for it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::found::{self, Found, Unreadable};
 use crate::ground::{Ground, STAGED};
 use crate::guard::Held;
 use crate::index::Index;
 use crate::journal;
 use crate::key::{Key, Located};
-use crate::queue::WaiterId;
-use crate::record::{self, Found, HolderId, Process, Record, Unreadable};
+use crate::kind::{Extent, Kind};
+use crate::queue::{Waiter, WaiterId};
+use crate::record::{HolderId, Process, Record};
 use crate::session::{self, Life, Session};
 use crate::standing::{self, Standing};
 use crate::store::Workshop;
 use crate::story::Story;
+use crate::view::{self, View};
+
+/// Grants that are being given up: their records still stand, and hold nobody up.
+pub(crate) type Freed = HashSet<(Key, u64)>;
 
 /// The open records.
 pub struct Shelf {
@@ -52,7 +59,14 @@ pub struct Own {
     /// The story.
     pub story: Story,
     /// What it wants, in the order asked for.
-    pub keys: Vec<Key>,
+    pub extents: Vec<Extent>,
+}
+
+impl Own {
+    /// The keys of what it wants.
+    pub fn keys(&self) -> Vec<Key> {
+        self.extents.iter().map(|extent| extent.key).collect()
+    }
 }
 
 impl Shelf {
@@ -73,22 +87,53 @@ impl Shelf {
         }
     }
 
-    /// Gives these paths up: each passes to whoever's turn it is, without a gap, or its record goes.
+    /// Gives these grants up: each path passes to whoever's turn it is, without a gap, or its record goes.
     ///
     /// # Errors
     /// What the system says; the others are given up all the same.
-    pub fn vacate(&mut self, held: &mut Held<'_>, keys: &[Key]) -> Result<(), Error> {
-        if keys.is_empty() {
+    pub fn vacate(&mut self, held: &mut Held<'_>, gone: &[(Key, u64)]) -> Result<(), Error> {
+        if gone.is_empty() {
             return Ok(());
         }
-        held.note(keys)?;
-        self.exorcise(keys)?;
-        let is_wanted = |key: &&Key| !self.index.queue(key).is_empty();
-        let wanted: HashSet<Key> = keys.iter().filter(is_wanted).copied().collect();
-        let passed = if wanted.is_empty() { wanted } else { self.pass_on(held, wanted, &[]) };
+        let keys: BTreeSet<Key> = gone.iter().map(|(key, _)| *key).collect();
+        let keys: Vec<Key> = keys.into_iter().collect();
+        held.note(&keys)?;
+        self.exorcise(&keys)?;
+        let freed: Freed = gone.iter().copied().collect();
+        let is_wanted = |key: &Key| !self.index.queue(key).is_empty();
+        let has_folders = self.index.has_folders() && self.index.is_waited_for();
+        if has_folders {
+            // One path's record is not another's: it is gone before anything above or below is given.
+            let answer = self.take_out(&keys, &freed);
+            self.pass_on(held, Freed::new(), &keys);
+            return answer;
+        }
+        let passed = if keys.iter().any(is_wanted) {
+            self.pass_on(held, freed.clone(), &[])
+        } else {
+            HashSet::new()
+        };
+        let left: Vec<Key> = keys.into_iter().filter(|key| !passed.contains(key)).collect();
+        self.take_out(&left, &freed)
+    }
+
+    /// Takes these grants out of the records of these keys.
+    fn take_out(&mut self, keys: &[Key], gone: &Freed) -> Result<(), Error> {
         let mut answer = Ok(());
-        for key in keys.iter().filter(|key| !passed.contains(key)) {
-            answer = answer.and(self.unlink(key));
+        for key in keys {
+            let others = match self.found(key) {
+                Ok(Found::Held(mut holds)) => {
+                    holds.retain(|record| !gone.contains(&(*key, record.token)));
+                    holds
+                }
+                Ok(Found::Nothing) => Vec::new(),
+                Ok(Found::Unreadable(_)) => continue,
+                Err(error) => {
+                    answer = Err(error);
+                    continue;
+                }
+            };
+            answer = answer.and(self.put_back(*key, others));
         }
         answer
     }
@@ -97,23 +142,22 @@ impl Shelf {
     pub fn sweep(&mut self, held: &mut Held<'_>, most: usize) {
         for (key, token) in std::mem::take(&mut self.owed) {
             if matches!(self.current(&key, token), Ok(Some(_)))
-                && self.vacate(held, &[key]).is_err()
+                && self.vacate(held, &[(key, token)]).is_err()
             {
                 self.owed.push((key, token));
             }
         }
         for key in self.index.due(&*self.clock, most) {
             // Those in line get it as the ended one's successors, and are told whose it was.
-            let is_over = self.unstick(held, &[key]).is_ok()
-                && match self.found(&key) {
-                    Ok(Found::Record(record)) => record.is_over(&*self.clock),
-                    Ok(Found::Nothing) => true,
-                    Ok(Found::Unreadable(_)) | Err(_) => false,
-                };
-            let is_gone = is_over
-                && held.note(&[key]).is_ok()
-                && self.exorcise(&[key]).is_ok()
-                && self.unlink(&key).is_ok();
+            let extent = self.index.extent_at(&key);
+            let over: Vec<(Key, u64)> = match self.unstick(held, &[extent]).and(self.found(&key)) {
+                Ok(Found::Held(holds)) => {
+                    let over = holds.iter().filter(|record| record.is_over(&*self.clock));
+                    over.map(|record| (key, record.token)).collect()
+                }
+                _ => Vec::new(),
+            };
+            let is_gone = !over.is_empty() && self.vacate(held, &over).is_ok();
             if !is_gone {
                 // Changed by somebody who knows no guard, or not to be had now: look again later.
                 let _ = self.reload(&key);
@@ -134,13 +178,13 @@ impl Shelf {
     /// The record of a key if it is this very grant's.
     pub(crate) fn current(&self, key: &Key, token: u64) -> Result<Option<Record>, Error> {
         Ok(match self.found(key)? {
-            Found::Record(record) if record.token == token => Some(*record),
+            Found::Held(holds) => holds.into_iter().find(|record| record.token == token),
             _ => None,
         })
     }
 
     pub(crate) fn found(&self, key: &Key) -> Result<Found, Error> {
-        record::read(&self.ground.locks, key).map_err(|cause| self.system("read", key, &cause))
+        found::read(&self.ground.locks, key).map_err(|cause| self.system("read", key, &cause))
     }
 
     pub(crate) fn unlink(&mut self, key: &Key) -> Result<(), Error> {
@@ -149,19 +193,16 @@ impl Shelf {
                 Err(self.system("remove", key, &cause))
             }
             _ => {
-                self.changed(*key, None);
+                self.changed(*key, Vec::new());
                 Ok(())
             }
         }
     }
 
-    pub(crate) fn changed(&mut self, key: Key, record: Option<Record>) {
+    pub(crate) fn changed(&mut self, key: Key, holds: Vec<Record>) {
         self.touched.push(key);
         self.reach.clear();
-        match record {
-            Some(record) => self.index.put(key, record, &*self.clock),
-            None => drop(self.index.remove(&key)),
-        }
+        self.index.put(key, holds, &*self.clock);
     }
 
     /// Whether a record holds its path.
@@ -211,11 +252,21 @@ impl Shelf {
     }
 
     /// Where a change is prepared; sweeps what dead processes left of theirs.
-    pub(crate) fn begin_change(&mut self, held: &mut Held<'_>) -> Result<Workshop, Error> {
+    pub(crate) fn begin_change(
+        &mut self,
+        held: &mut Held<'_>,
+        grants: &[(Key, u64)],
+    ) -> Result<Workshop, Error> {
         self.sweep_changes();
         let holder = self.own_session(held)?;
         let name = format!("{holder}-{}", held.draw()?);
-        Ok(Workshop { notes: self.ground.annex(STAGED)?, name })
+        let cover = |(key, token): &(Key, u64)| {
+            let record = self.index.get(key).iter().find(|record| record.token == *token);
+            let unknown = Extent { key: *key, path: PathBuf::new(), kind: Kind::default() };
+            record.map_or(unknown, |record| self.index.extent(*key, record))
+        };
+        let covers = grants.iter().map(cover).collect();
+        Ok(Workshop { notes: self.ground.annex(STAGED)?, name, covers })
     }
 
     /// Removes what changes of dead processes left behind.
@@ -273,5 +324,32 @@ impl Shelf {
 
     pub(crate) fn system(&self, verb: &str, key: &Key, cause: &io::Error) -> Error {
         Error::system(verb, &self.record_path(key), cause)
+    }
+
+    /// Writes the view if it is behind and due.
+    pub(crate) fn show(&mut self, view: &mut View, held: &mut Held<'_>) {
+        let is_behind = !held.is_viewed();
+        view.set_behind(is_behind);
+        if is_behind && view.is_homeless() {
+            // Somebody removed its folder alone.
+            let _ = self.ground.mend();
+        }
+        if !is_behind || view.wait(self.index.count() + self.index.waiting()).is_some() {
+            return;
+        }
+        let clock = &*self.clock;
+        let holds = |record: &Record| !record.is_over(clock) && !self.dead.contains(&record.holder);
+        let entries = self.index.entries().filter_map(|(holders, json)| {
+            if holders.iter().all(holds) {
+                return Some(Cow::Borrowed(json));
+            }
+            let living: Vec<Record> = holders.iter().filter(|one| holds(one)).cloned().collect();
+            (!living.is_empty()).then(|| Cow::Owned(view::entry(&living)))
+        });
+        let lives = |waiter: &&Waiter| !self.dead.contains(&waiter.holder);
+        let waiters =
+            self.index.queues().flat_map(|(_, queue)| queue.iter().filter(lives).zip(1..));
+        let written = view.write(&self.ground.progress, entries, waiters, clock.wall_ms());
+        view.set_behind(!(written && held.note_viewed().is_ok()));
     }
 }

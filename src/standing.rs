@@ -7,8 +7,9 @@
 use std::io;
 
 use crate::clock::Clock;
+use crate::found::Unreadable;
 use crate::lease::DEFAULT_TIMEOUT_MS;
-use crate::record::{Ended, HolderId, Record, Unreadable};
+use crate::record::{Ended, HolderId, Record};
 use crate::session::{Life, life_of_process};
 
 /// Whether a record holds its path.
@@ -89,8 +90,15 @@ mod tests {
             host: String::new(),
             process: crate::record::Process::default(),
             reason: None,
+            mode: crate::kind::Mode::Exclusive,
+            recursive: false,
+            canonical: None,
+            raised: None,
+            offer: None,
+            handed_from: None,
             waiter: None,
             reclaimed: None,
+            others: Vec::new(),
         };
         record.set_lease(lease, clock);
         record
@@ -140,6 +148,7 @@ mod tests {
             changed_ms: clock.wall_ms(),
             holder: Some(1),
             timeout_ms: None,
+            path: None,
         };
         let judge = |life| of_unreadable(&found, &clock, |_| Ok(life)).expect("judged");
         assert_eq!(judge(Life::Unknown), Standing::Holds);

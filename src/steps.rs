@@ -4,22 +4,24 @@
 //! name a holder that is dead); a path is never left without the record of a living holder; nothing has
 //! to be cleaned by hand. Each step decides first, then notes the keys it will change, then changes them.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use crate::change::{self, Staged};
 use crate::error::{Code, Error, Line, Writer};
-use crate::grant::{Blocker, Place, Want};
+use crate::found::Found;
+use crate::grant::lost;
 use crate::ground::WRITTEN;
 use crate::guard::Held;
 use crate::holder::Holder;
 use crate::key::{Key, Located};
+use crate::kind::{Extent, Kind, Mode};
 use crate::lease::Lease;
 use crate::publish;
 use crate::queue::WaiterId;
-use crate::record::{Found, Record};
-use crate::shelf::Shelf;
+use crate::record::Record;
+use crate::room::{Blocker, Want};
+use crate::shelf::{Freed, Shelf};
 use crate::standing::Standing;
 use crate::store::{Acquire, Done, Grant, Step};
 use crate::story::Story;
@@ -53,32 +55,48 @@ impl Shelf {
                     .map_err(|error| error.by(story.as_str()))
             }
             Step::Leave { waiter, keep } => self.leave(held, *waiter, *keep),
+            Step::Lower { key, token, kind } => self.lower(held, *key, *token, *kind),
+            Step::Transfer { key, token, story } => {
+                self.transfer(held, *key, *token, story).map_err(|error| error.by(story.as_str()))
+            }
+            Step::Offer { grants, digest } => self.offer(held, grants, digest),
+            Step::Adopt { grants, digest, lease } => self.adopt(held, grants, digest, *lease),
+            Step::Force(force) => self.force(held, force),
         }
     }
 
     fn acquire(&mut self, held: &mut Held<'_>, ask: &Acquire) -> Result<Done, Error> {
-        let mut paths: Vec<(&Located, Key)> = Vec::with_capacity(ask.paths.len());
-        let mut seen = HashSet::with_capacity(ask.paths.len());
-        for path in ask.paths.iter().filter(|path| seen.insert(path.key)) {
-            paths.push((path, self.key_of(path, &ask.story)?));
+        let mut paths: Vec<(&Located, Extent)> = Vec::with_capacity(ask.paths.len());
+        for (path, kind) in &ask.paths {
+            match paths.iter_mut().find(|(known, _)| known.key == path.key) {
+                Some((_, extent)) => extent.kind = extent.kind.joined(*kind),
+                None => paths.push((path, Extent::of(path, *kind))),
+            }
         }
-        let keys: Vec<Key> = paths.iter().map(|(_, key)| *key).collect();
-        self.unstick(held, &keys)?;
-        let want = Want { story: &ask.story, id: WaiterId::MAX, keys: &keys };
-        match self.openings(&want, &HashSet::new())? {
-            Ok(places) => self.take(held, ask, &paths, places).map(Done::Granted),
+        for (path, extent) in &mut paths {
+            extent.key = self.key_of(path, &ask.story)?;
+        }
+        let extents: Vec<Extent> = paths.iter().map(|(_, extent)| extent.clone()).collect();
+        self.unstick(held, &extents)?;
+        let want = Want { story: &ask.story, id: WaiterId::MAX, extents: &extents };
+        match self.openings(&want, &Freed::new())? {
+            Ok(rooms) => self.take(held, ask, &paths, rooms).map(Done::Granted),
             Err(blocker) => match (ask.queue, blocker) {
                 (Some(limit), blocker @ (Blocker::Held(..) | Blocker::Kept(..))) => {
-                    if let Blocker::Held(key, record) = blocker
-                        && self.index.get(&key).is_none()
-                    {
-                        // The old module's, which nobody noted: its end is watched from now on.
-                        self.index.put(key, *record, &*self.clock);
+                    if let Blocker::Held(_, holders) = &blocker {
+                        // The old module's, which nobody noted: their ends are watched from now on.
+                        for key in holders.iter().map(|(key, _)| *key).collect::<Vec<_>>() {
+                            if self.index.get(&key).is_empty() {
+                                self.reload(&key)?;
+                            }
+                        }
                     }
                     let holder = self.own_session(held)?;
-                    let candidates =
-                        paths.iter().map(|(path, _)| self.candidate(path, ask, holder)).collect();
-                    self.line_up(held, candidates, &keys, limit)
+                    let candidate = |(path, extent): &(&Located, Extent)| {
+                        self.candidate(path, extent, ask, holder)
+                    };
+                    let candidates = paths.iter().map(candidate).collect();
+                    self.line_up(held, candidates, extents, limit)
                 }
                 (_, blocker) => Err(self.refused(&paths, blocker)),
             },
@@ -89,24 +107,43 @@ impl Shelf {
     /// (a record of the old module, or of a time before a link was made).
     fn key_of(&mut self, path: &Located, story: &Story) -> Result<Key, Error> {
         let Some(spelled) = path.spelled else { return Ok(path.key) };
-        if !matches!(self.place_of(&path.key, story)?, Ok(Place::Free | Place::Over(..))) {
-            return Ok(path.key);
+        for record in self.held_at(&path.key)? {
+            if self.standing(&record)? == Standing::Holds {
+                return Ok(path.key);
+            }
         }
-        match self.place_of(&spelled, story)? {
-            Ok(Place::Mine(_)) => Ok(spelled),
-            Ok(_) => Ok(path.key),
-            Err(blocker) => Err(self.refused(&[(path, spelled)], blocker)),
+        for record in self.held_at(&spelled)? {
+            if self.standing(&record)? == Standing::Holds {
+                if record.story_id == *story {
+                    return Ok(spelled);
+                }
+                let extent = Extent { key: spelled, ..Extent::of(path, Kind::default()) };
+                let blocker = Blocker::Held(spelled, vec![(spelled, record)]);
+                return Err(self.refused(&[(path, extent)], blocker));
+            }
+        }
+        match self.found(&spelled)? {
+            Found::Unreadable(found) if self.standing_of_unreadable(&found)? == Standing::Holds => {
+                Err(self.unreadable(&spelled, &found, path))
+            }
+            _ => Ok(path.key),
         }
     }
 
-    fn refused(&mut self, paths: &[(&Located, Key)], blocker: Blocker) -> Error {
+    /// The records of a key; none where something else stands.
+    fn held_at(&self, key: &Key) -> Result<Vec<Record>, Error> {
+        Ok(match self.found(key)? {
+            Found::Held(holds) => holds,
+            Found::Nothing | Found::Unreadable(_) => Vec::new(),
+        })
+    }
+
+    fn refused(&mut self, paths: &[(&Located, Extent)], blocker: Blocker) -> Error {
         let key = blocker.key();
-        let (path, shown) = match paths.iter().find(|(_, of)| *of == key) {
-            Some((path, _)) => (path.path.as_path(), path.named.as_str()),
-            None => (paths[0].0.path.as_path(), paths[0].0.named.as_str()),
-        };
+        let of_it = paths.iter().find(|(_, extent)| extent.key == key).or(paths.first());
+        let Some((path, _)) = of_it else { return Error::defect() };
         let line = Line { waiters: self.living_queue(&key).len(), ..Line::default() };
-        self.refusal(blocker, path, shown, line)
+        self.refusal(blocker, &path.path, &path.named, line)
     }
 
     fn release(
@@ -116,18 +153,20 @@ impl Shelf {
         story: &Story,
     ) -> Result<Done, Error> {
         for key in [Some(path.key), path.spelled].into_iter().flatten() {
-            match self.found(&key)? {
-                Found::Nothing => {}
-                Found::Record(record) if record.story_id == *story => {
-                    self.vacate(held, &[key])?;
-                }
-                Found::Record(record) => {
-                    if self.standing(&record)? == Standing::Holds {
-                        let holder = Holder::of(*record, &*self.clock);
-                        return Err(holder.not_yours("release", path, story));
-                    }
-                }
+            let holds = match self.found(&key)? {
+                Found::Nothing => continue,
+                Found::Held(holds) => holds,
                 Found::Unreadable(found) => return Err(self.unreadable(&key, &found, path)),
+            };
+            if let Some(record) = holds.iter().find(|record| record.story_id == *story) {
+                self.vacate(held, &[(key, record.token)])?;
+                continue;
+            }
+            for record in holds {
+                if self.standing(&record)? == Standing::Holds {
+                    let holder = Holder::of(record, &*self.clock);
+                    return Err(holder.not_yours("release", path, story));
+                }
             }
         }
         Ok(Done::Released)
@@ -138,7 +177,7 @@ impl Shelf {
         let mut released = Vec::with_capacity(grants.len());
         for (key, token) in grants {
             let record = self.current(key, *token)?;
-            standing.extend(record.as_ref().map(|_| *key));
+            standing.extend(record.as_ref().map(|_| (*key, *token)));
             // A lease that ended is over, though nobody has taken the path since.
             let runs = |record: &Record| !record.is_over(&*self.clock);
             released.push(record.as_ref().is_some_and(runs));
@@ -163,18 +202,24 @@ impl Shelf {
             Some(spelled) if !matches!(self.found(&spelled)?, Found::Nothing) => spelled,
             _ => path.key,
         };
-        match self.found(&key)? {
-            Found::Nothing => Err(lost("nobody holds it")),
-            Found::Unreadable(found) => Err(self.unreadable(&key, &found, path)),
-            Found::Record(record) => match (self.standing(&record)?, record.story_id == *story) {
-                (Standing::Holds, true) => self.begin_lease(held, key, *record, lease),
-                (Standing::Holds, false) => {
-                    Err(Holder::of(*record, &*self.clock).not_yours("renew", path, story))
+        let holds = match self.found(&key)? {
+            Found::Nothing => return Err(lost("nobody holds it")),
+            Found::Unreadable(found) => return Err(self.unreadable(&key, &found, path)),
+            Found::Held(holds) => holds,
+        };
+        for record in holds {
+            let is_theirs = record.story_id == *story;
+            match self.standing(&record)? {
+                Standing::Holds if is_theirs => return self.begin_lease(held, key, record, lease),
+                Standing::Over(_) if is_theirs => return Err(lost("its lease has ended")),
+                Standing::Holds if record.mode == Mode::Exclusive => {
+                    let holder = Holder::of(record, &*self.clock);
+                    return Err(holder.not_yours("renew", path, story));
                 }
-                (Standing::Over(_), true) => Err(lost("its lease has ended")),
-                (Standing::Over(_), false) => Err(lost("nobody holds it")),
-            },
+                _ => {}
+            }
         }
+        Err(lost("the story does not hold it"))
     }
 
     fn extend(
@@ -196,7 +241,10 @@ impl Shelf {
                 record.pid = std::process::id();
                 record.process = self.process.clone();
                 sys::host().clone_into(&mut record.host);
-                self.begin_lease(held, *key, record, lease)
+                let extent = record.extent(*key);
+                let done = self.begin_lease(held, *key, record, lease)?;
+                self.alert(&extent);
+                Ok(done)
             }
             Some(true) if !record.detached => {
                 // Written under a holder of its own, it is detached in the moment that this one goes.
@@ -227,7 +275,7 @@ impl Shelf {
         }
         record.set_lease(lease, &*self.clock);
         held.note(&[key])?;
-        self.write(key, &record, &Place::Passed)?;
+        self.rewrite(key, record.token, &record)?;
         Ok(Done::Renewed(Box::new(Grant { key, record, is_fresh: false })))
     }
 
@@ -238,26 +286,35 @@ impl Shelf {
         story: &Story,
         change: &mut Staged,
     ) -> Result<(), Error> {
+        let mut covers = Vec::with_capacity(grants.len());
         for (key, token) in grants {
             let found = self.found(key)?;
-            let record = match &found {
-                Found::Record(record) if record.token == *token => Some(record),
-                _ => None,
-            };
-            let holds = match record {
-                Some(record) => {
-                    record.story_id == *story && self.standing(record)? == Standing::Holds
+            let holds = if let Found::Held(holds) = &found { holds.as_slice() } else { &[] };
+            let record = holds.iter().find(|record| record.token == *token).cloned();
+            let is_theirs = |record: &Record| record.story_id == *story;
+            match record.filter(is_theirs) {
+                Some(record) if self.standing(&record)? == Standing::Holds => {
+                    covers.push((*token, self.index.extent(*key, &record)));
                 }
-                None => false,
-            };
-            if !holds {
-                let path = change.path_of(key);
-                return Err(self.fenced(key, story, found, path));
+                _ => {
+                    let path = change.path_of(key);
+                    return Err(self.fenced(key, story, found, path));
+                }
+            }
+        }
+        let mut tokens = Vec::with_capacity(change.hashes.len());
+        for (key, path) in change.targets() {
+            let covers: Vec<&(u64, Extent)> =
+                covers.iter().filter(|(_, it)| it.key == key || it.contains(&path)).collect();
+            let alone = covers.iter().find(|(_, it)| it.kind.mode == Mode::Exclusive);
+            match (alone, covers.first()) {
+                (Some((token, _)), _) => tokens.push(*token),
+                (None, Some(_)) => return Err(shared(story, &path)),
+                (None, None) => return Err(change::not_locked(&path)),
             }
         }
         change.commit(&self.ground.locks)?;
-        for (key, hash) in &change.hashes {
-            let token = grants.iter().find(|(of, _)| of == key).map_or(0, |(_, token)| *token);
+        for ((key, hash), token) in change.hashes.iter().zip(tokens) {
             let writer = Writer {
                 story_id: story.to_string(),
                 pid: std::process::id(),
@@ -275,9 +332,10 @@ impl Shelf {
 
     fn fenced(&self, key: &Key, story: &Story, found: Found, path: Option<PathBuf>) -> Error {
         let holder = match found {
-            Found::Record(record) => Some(Holder::of(*record, &*self.clock)),
+            Found::Held(holds) => holds.into_iter().next(),
             Found::Nothing | Found::Unreadable(_) => None,
         };
+        let holder = holder.map(|record| Holder::of(record, &*self.clock));
         let held = holder.as_ref().map(|holder| holder.record.file_path.clone());
         let path = path.or(held).unwrap_or_else(|| self.record_path(key));
         let taken = holder.as_ref().filter(|holder| holder.record.story_id != *story);
@@ -299,20 +357,22 @@ impl Shelf {
         self.index.find_strays(&self.ground, &*self.clock)?;
         let is_theirs = |(_, record): &(&Key, &Record)| record.story_id == *story;
         let known: Vec<Key> = self.index.iter().filter(is_theirs).map(|(key, _)| *key).collect();
-        let mut keys = Vec::with_capacity(known.len());
+        let mut gone = Vec::with_capacity(known.len());
         for key in known {
-            match self.found(&key)? {
-                Found::Record(record) if record.story_id == *story => keys.push(key),
+            match self.held_at(&key)?.iter().find(|record| record.story_id == *story) {
+                Some(record) => gone.push((key, record.token)),
                 // Somebody who knows no guard has changed it.
-                _ => self.reload(&key)?,
+                None => self.reload(&key)?,
             }
         }
-        self.vacate(held, &keys)?;
-        Ok(keys.len())
+        self.vacate(held, &gone)?;
+        Ok(gone.len())
     }
 }
 
-fn lost() -> Error {
-    Error::new(Code::Compromised, "Cannot renew a lock that was lost.")
-        .hint("Acquire it again, and read the file anew: others may have changed it.")
+fn shared(story: &Story, path: &Path) -> Error {
+    let message = format!("{story} shares the lock on {}: readers do not write.", path.display());
+    Error::new(Code::NotAcquired, message)
+        .at(path)
+        .hint("Nothing was written. Upgrade the lock first, and read the file anew.")
 }

@@ -9,13 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::change::Staged;
-use crate::error::{Error, Writer};
+use crate::clock::Clock;
+use crate::error::{Error, Forced, Writer};
 use crate::holder::Holder;
 use crate::index::Changed;
 use crate::key::{Key, Located};
+use crate::kind::{Extent, Kind};
 use crate::lease::Lease;
 use crate::queue::{Waiter, WaiterId};
-use crate::record::Record;
+use crate::record::{HolderId, Record};
 use crate::story::Story;
 use crate::sys::Dir;
 
@@ -67,6 +69,42 @@ pub enum Step {
         /// The change; taken out when it is tried.
         change: Arc<Mutex<Staged>>,
     },
+    /// Make exactly this grant weaker.
+    Lower {
+        /// The key.
+        key: Key,
+        /// The grant.
+        token: u64,
+        /// What it is to be.
+        kind: Kind,
+    },
+    /// Give exactly this grant to another story.
+    Transfer {
+        /// The key.
+        key: Key,
+        /// The grant.
+        token: u64,
+        /// Who gets it.
+        story: Story,
+    },
+    /// Let whoever knows the secret of this digest take these grants over, once.
+    Offer {
+        /// The grants.
+        grants: Vec<(Key, u64)>,
+        /// SHA-256 of the secret in hex.
+        digest: String,
+    },
+    /// Take grants over that were offered, all or none.
+    Adopt {
+        /// The grants.
+        grants: Vec<(Key, u64)>,
+        /// SHA-256 of the secret in hex.
+        digest: String,
+        /// The new length of their leases; `None` for the same.
+        lease: Option<Lease>,
+    },
+    /// Take the locks of a path back from whoever has them.
+    Force(Force),
     /// Leave the queues. What was granted meanwhile is kept if `keep`, else passed on.
     Leave {
         /// Who.
@@ -76,11 +114,26 @@ pub enum Step {
     },
 }
 
+/// Taking the locks of a path back.
+#[derive(Clone, Debug)]
+pub struct Force {
+    /// The path.
+    pub path: Located,
+    /// Only this story's.
+    pub story: Option<Story>,
+    /// Who does it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Whether to tell only what would happen.
+    pub is_dry: bool,
+}
+
 /// A set of paths to lock.
 #[derive(Clone, Debug)]
 pub struct Acquire {
-    /// The paths; two spellings of one count once.
-    pub paths: Vec<Located>,
+    /// The paths, each with the kind of lock; two spellings of one count once, as what covers both.
+    pub paths: Vec<(Located, Kind)>,
     /// Who asks.
     pub story: Story,
     /// For how long.
@@ -102,6 +155,10 @@ pub enum Done {
     Queued(WaiterId),
     /// The change is in place.
     Committed,
+    /// They can be taken over.
+    Offered,
+    /// Who had the path, and who waits for it, in order.
+    Forced(Vec<Holder>, Vec<Pending>),
     /// It waits no more; the refusal that an asker gets whose patience ran out.
     Left(Error),
     /// Whether each grant was still there to let go of.
@@ -164,6 +221,19 @@ pub struct Pending {
     pub estimate_ms: Option<u64>,
 }
 
+impl Pending {
+    /// One who waits at this place, as of now.
+    pub fn of(
+        waiter: Waiter,
+        place: usize,
+        estimate_ms: Option<u64>,
+        clock: &dyn Clock,
+    ) -> Pending {
+        let waited_ms = clock.wall_ms().saturating_sub(waiter.since);
+        Pending { waiter, place, waited_ms, estimate_ms }
+    }
+}
+
 /// Everything that is held, read from the truth.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -186,6 +256,8 @@ pub struct Workshop {
     pub notes: Dir,
     /// The name of the change's note.
     pub name: String,
+    /// What the change may be on.
+    pub covers: Vec<Extent>,
 }
 
 /// Wakes whoever tends a store.
@@ -207,23 +279,29 @@ pub trait Store: Send {
     /// Whether this process's life stands behind a record.
     fn is_ours(&self, record: &Record) -> bool;
 
-    /// Where a change is prepared, and the name that what it makes begins with.
+    /// Where a change under these grants is prepared, and the name that what it makes begins with.
     ///
     /// # Errors
     /// What the system says.
-    fn begin_change(&mut self) -> Result<Workshop, Error>;
+    fn begin_change(&mut self, grants: &[(Key, u64)]) -> Result<Workshop, Error>;
 
     /// Who wrote a path last through a lock.
     fn writer(&self, key: &Key) -> Option<Writer>;
 
-    /// The record of a key as of the last round.
-    fn known(&self, key: &Key) -> Option<&Record>;
+    /// The records of a key as of the last round.
+    fn known(&self, key: &Key) -> &[Record];
 
-    /// Who holds a path, if anybody living does.
+    /// Who took a grant back by force, if somebody did.
+    fn forced(&self, key: &Key, token: u64) -> Option<Forced>;
+
+    /// The number under which this process lives in records, once it does.
+    fn session(&self) -> Option<HolderId>;
+
+    /// Who holds a path, by a lock on it or on a folder above it: all of them, if anybody living does.
     ///
     /// # Errors
     /// What the system says.
-    fn check(&self, path: &Located) -> Result<Option<Holder>, Error>;
+    fn check(&self, path: &Located) -> Result<Vec<Holder>, Error>;
 
     /// Whether this grant is still current and its lease runs.
     ///

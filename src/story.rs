@@ -51,19 +51,19 @@ impl Story {
     }
 }
 
-/// Whether a story's words on why it holds a lock can stand in a record, a message and a terminal.
+/// Whether words that somebody gives under this name can stand in a record, a message and a terminal.
 ///
 /// # Errors
 /// `ERR_INVALID_ARG_VALUE` when they are longer than 1024 bytes, or have control characters.
-pub fn check_reason(reason: &str) -> Result<(), Error> {
-    let length = reason.len();
+pub fn check_words(name: &str, words: &str) -> Result<(), Error> {
+    let length = words.len();
     if length > MAX_REASON_BYTES {
         let rule =
             format!("must be at most {MAX_REASON_BYTES} bytes long. Received {length} bytes.");
-        return Err(Error::invalid("reason", rule));
+        return Err(Error::invalid(name, rule));
     }
-    if reason.chars().any(char::is_control) {
-        return Err(Error::invalid("reason", "must have no control characters."));
+    if words.chars().any(char::is_control) {
+        return Err(Error::invalid(name, "must have no control characters."));
     }
     Ok(())
 }

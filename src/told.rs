@@ -10,8 +10,8 @@ use crate::error::{Arm, Bases, Error};
 use crate::holder::Holder;
 use crate::record::{Reclaimed, Record};
 use crate::shapes::{
-    ArmInfo, BaseInfo, ChangedFile, Failure, HolderInfo, ListedInfo, LockInfo, PendingInfo,
-    ReclaimedInfo, StatusInfo, WriterInfo,
+    ArmInfo, BaseInfo, ChangedFile, Failure, ForcedInfo, HolderInfo, ListedInfo, LockInfo,
+    PendingInfo, ReclaimedInfo, StatusInfo, WriterInfo,
 };
 use crate::store::{Grant, Listed, Pending, Status};
 
@@ -58,12 +58,26 @@ pub enum Answer {
         /// Each with its hash.
         files: Vec<ChangedFile>,
     },
-    /// Who holds the path.
+    /// Who holds the path, by a lock on it or on a folder above it.
     Checked {
         /// Of the call.
         ticket: f64,
-        /// Nobody if absent.
-        holder: Option<HolderInfo>,
+        /// All of them; none if it is free.
+        holders: Vec<HolderInfo>,
+    },
+    /// The grants can be taken over.
+    Offered {
+        /// Of the call.
+        ticket: f64,
+    },
+    /// Locks were taken back, or would be.
+    Forced {
+        /// Of the call.
+        ticket: f64,
+        /// Whose.
+        removed: Vec<HolderInfo>,
+        /// Who waits for the path, in order.
+        next: Vec<PendingInfo>,
     },
     /// How many locks were removed.
     Cleaned {
@@ -109,8 +123,6 @@ pub enum Answer {
     },
 }
 
-const MODE: &str = "exclusive";
-
 impl From<Message> for Answer {
     fn from(message: Message) -> Answer {
         match message {
@@ -133,9 +145,15 @@ fn answer(ticket: f64, outcome: Result<Reply, Error>) -> Answer {
         Ok(Reply::Released) => Answer::Released { ticket },
         Ok(Reply::LetGo(released)) => Answer::LetGo { ticket, released },
         Ok(Reply::Verified(current)) => Answer::Verified { ticket, current },
-        Ok(Reply::Holder(found)) => {
-            Answer::Checked { ticket, holder: found.as_deref().map(holder) }
+        Ok(Reply::Holders(found)) => {
+            Answer::Checked { ticket, holders: found.iter().map(holder).collect() }
         }
+        Ok(Reply::Offered) => Answer::Offered { ticket },
+        Ok(Reply::Forced(removed, next)) => Answer::Forced {
+            ticket,
+            removed: removed.iter().map(holder).collect(),
+            next: next.iter().map(pending).collect(),
+        },
         Ok(Reply::Cleaned(count)) => Answer::Cleaned { ticket, count: self::count(count) },
         Ok(Reply::Paths(paths)) => {
             Answer::Paths { ticket, paths: paths.iter().map(|path| text(path)).collect() }
@@ -161,6 +179,12 @@ pub fn failure(error: &Error) -> Failure {
         path: error.path.as_ref().map(|path| path.to_string_lossy().into_owned()),
         story_id: error.story.clone(),
         holder: error.holder.as_ref().map(holder),
+        holders: error.holders.iter().map(holder).collect(),
+        forced: error.forced.as_ref().map(|forced| ForcedInfo {
+            by: forced.by.clone(),
+            reason: forced.reason.clone(),
+            at: forced.at as f64,
+        }),
         hint: error.hint.clone(),
         waiters: count(error.line.waiters),
         place: error.line.place.map(count),
@@ -215,7 +239,8 @@ fn lock(grant: &Grant) -> LockInfo {
         timeout: timeout(record),
         pid: record.pid,
         expires_at: record.expires_at.map(|ms| ms as f64),
-        mode: MODE.to_owned(),
+        mode: record.mode.as_str().to_owned(),
+        recursive: record.recursive,
         fresh: grant.is_fresh,
         detached: record.detached,
         reason: record.reason.clone(),
@@ -244,7 +269,8 @@ fn holder(holder: &Holder) -> HolderInfo {
         pid: record.pid,
         token: record.token as f64,
         host: record.host.clone(),
-        mode: MODE.to_owned(),
+        mode: record.mode.as_str().to_owned(),
+        recursive: record.recursive,
         held_for: holder.held_for_ms as f64,
         remaining: holder.remaining_ms.map(|ms| ms as f64),
         expires_at: record.deadline().map(|deadline| deadline.wall_ms as f64),
@@ -280,6 +306,8 @@ fn pending(pending: &Pending) -> PendingInfo {
         place: count(pending.place),
         estimate: pending.estimate_ms.map(|ms| ms as f64),
         paths: count(waiter.set.len().max(1)),
+        mode: waiter.mode.as_str().to_owned(),
+        recursive: waiter.recursive,
         reason: waiter.reason.clone(),
     }
 }

@@ -21,132 +21,63 @@
 //! to that waiter what it has already is no obstacle.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
 
 use crate::error::Error;
-use crate::grant::{Blocker, Place, Want};
-use crate::graph::{self, Arms, Facts};
+use crate::found::Found;
 use crate::guard::Held;
 use crate::key::Key;
+use crate::kind::{Extent, Kind, Mode};
 use crate::queue::{self, Waiter, WaiterId};
-use crate::record::{Found, Record};
+use crate::room::{Blocker, Room, Want};
 use crate::session::{self, Life};
-use crate::shelf::Shelf;
+use crate::shelf::{Freed, Shelf};
 use crate::standing::Standing;
 use crate::story::Story;
 
-/// What is so now, as far as waiting goes: of the living alone. `freed` are being given up.
-pub(crate) struct Now<'a> {
-    pub(crate) shelf: &'a mut Shelf,
-    pub(crate) freed: &'a HashSet<Key>,
-}
-
-impl Facts for Now<'_> {
-    fn waits(&mut self, story: &Story) -> Vec<(WaiterId, Key)> {
-        let mut waits = self.shelf.index.waits_of(story);
-        waits.retain(|(id, key)| {
-            let waiter = self.shelf.index.queue(key).iter().find(|one| one.id == *id).cloned();
-            waiter.is_some_and(|waiter| self.shelf.lives(&waiter).unwrap_or(true))
-        });
-        waits
-    }
-
-    fn holder(&mut self, key: &Key) -> Option<Story> {
-        let record = self.shelf.index.get(key).filter(|_| !self.freed.contains(key))?.clone();
-        // What cannot be asked about counts as held.
-        let is_over = matches!(self.shelf.standing(&record), Ok(Standing::Over(_)));
-        (!is_over).then_some(record.story_id)
-    }
-
-    fn in_front(&mut self, key: &Key, id: WaiterId) -> Option<Story> {
-        let queue = self.shelf.index.queue(key).to_vec();
-        let at = queue.iter().position(|waiter| waiter.id == id)?;
-        let mut lives = |waiter: &Waiter| self.shelf.lives(waiter).unwrap_or(true);
-        let others = queue[..at].iter().rev().filter(|one| one.story_id != queue[at].story_id);
-        others.into_iter().find(|waiter| lives(waiter)).map(|waiter| waiter.story_id.clone())
-    }
-}
-
 impl Shelf {
-    /// What each path is to the story, or what keeps it from them. `freed` are being given up.
+    /// What each extent is to the story, or what keeps it from them. `freed` are being given up.
     ///
     /// # Errors
     /// What the system says: then nothing is certain.
     pub(crate) fn openings(
         &mut self,
         want: &Want<'_>,
-        freed: &HashSet<Key>,
-    ) -> Result<Result<Vec<Place>, Blocker>, Error> {
-        let mut places = Vec::with_capacity(want.keys.len());
-        for key in want.keys {
-            let place = if freed.contains(key) {
-                Place::Passed
-            } else {
-                match self.place_of(key, want.story)? {
-                    Ok(place) => place,
-                    Err(blocker) => return Ok(Err(blocker)),
-                }
+        freed: &Freed,
+    ) -> Result<Result<Vec<Room>, Blocker>, Error> {
+        let mut rooms = Vec::with_capacity(want.extents.len());
+        for extent in want.extents {
+            let room = match self.room_of(extent, want.story, freed)? {
+                Ok(room) => room,
+                Err(blocker) => return Ok(Err(blocker)),
             };
-            if !matches!(place, Place::Mine(_))
-                && let Some(waiter) = self.in_front(key, want, freed)?
+            if !room.is_mine(extent.kind)
+                && let Some(waiter) = self.in_front(extent, want, freed)?
             {
-                return Ok(Err(Blocker::Kept(*key, Box::new(waiter))));
+                return Ok(Err(Blocker::Kept(extent.key, Box::new(waiter))));
             }
-            places.push(place);
+            rooms.push(room);
         }
-        Ok(self.circle_by_grant(want, &places, freed)?.map_or(Ok(places), Err))
+        Ok(self.circle_by_grant(want, &rooms, freed)?.map_or(Ok(rooms), Err))
     }
 
-    /// The living waiter of another story that keeps this one from a free path.
+    /// The living waiter of another story that keeps this one from what is free.
     fn in_front(
         &mut self,
-        key: &Key,
+        extent: &Extent,
         want: &Want<'_>,
-        freed: &HashSet<Key>,
+        freed: &Freed,
     ) -> Result<Option<Waiter>, Error> {
-        let ahead = |waiter: &&Waiter| waiter.id < want.id && waiter.story_id != *want.story;
-        let ahead: Vec<Waiter> = self.index.queue(key).iter().filter(ahead).cloned().collect();
+        let against = self.index.waiters_against(extent, want.story).into_iter();
+        let ahead = against.filter(|(_, waiter)| waiter.id < want.id);
+        let mut ahead: Vec<Waiter> = ahead.map(|(_, waiter)| waiter.clone()).collect();
+        ahead.sort_by_key(|waiter| waiter.id);
         for waiter in ahead {
             if self.lives(&waiter)? && !self.waits_for(&waiter.story_id, want.story, freed) {
                 return Ok(Some(waiter));
             }
         }
         Ok(None)
-    }
-
-    /// A story that waits elsewhere must not be given what would close a circle through there.
-    fn circle_by_grant(
-        &mut self,
-        want: &Want<'_>,
-        places: &[Place],
-        freed: &HashSet<Key>,
-    ) -> Result<Option<Blocker>, Error> {
-        if self.index.waits_of(want.story).iter().all(|(id, _)| *id == want.id) {
-            return Ok(None);
-        }
-        let waited_for = graph::reach(&mut Now { shelf: self, freed }, want.story, Arms::Held);
-        for (key, place) in want.keys.iter().zip(places) {
-            if matches!(place, Place::Mine(_)) {
-                continue;
-            }
-            for waiter in self.index.queue(key).to_vec() {
-                if waiter.story_id != *want.story
-                    && waited_for.contains(&waiter.story_id)
-                    && self.lives(&waiter)?
-                {
-                    return Ok(Some(Blocker::Kept(*key, Box::new(waiter))));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether one living story waits for another, directly, through others, or through places in line.
-    fn waits_for(&mut self, from: &Story, to: &Story, freed: &HashSet<Key>) -> bool {
-        if !self.reach.contains_key(from) {
-            let reach = graph::reach(&mut Now { shelf: self, freed }, from, Arms::HeldAndQueued);
-            self.reach.insert(from.clone(), reach);
-        }
-        self.reach.get(from).is_some_and(|reach| reach.contains(to))
     }
 
     /// Whether a waiter's process lives.
@@ -162,17 +93,18 @@ impl Shelf {
         Ok(life != Life::Dead)
     }
 
-    /// Gives turns where these keys have come free: `freed` still have the records of those who give
-    /// them up, `open` have none that holds. Answers which of the freed have a new holder.
+    /// Gives turns where something has come free: `freed` still have the records of those who give them
+    /// up, `open` are keys where what is noted may be over. Answers which of the keys have been written.
     pub(crate) fn pass_on(
         &mut self,
         held: &mut Held<'_>,
-        mut freed: HashSet<Key>,
+        mut freed: Freed,
         open: &[Key],
     ) -> HashSet<Key> {
         let mut passed = HashSet::new();
         self.reach.clear();
-        let mut open: BTreeSet<Key> = open.iter().copied().chain(freed.iter().copied()).collect();
+        let freed_keys: Vec<Key> = freed.iter().map(|(key, _)| *key).collect();
+        let mut open: BTreeSet<Key> = open.iter().copied().chain(freed_keys).collect();
         // A path that has a new holder is looked at again: others of its story wait no more.
         let mut looked_at = open.clone();
         'again: loop {
@@ -182,28 +114,29 @@ impl Shelf {
                 looked_at.extend(self.index.queued().copied());
             }
             for (key, waiter) in self.candidates(&looked_at) {
-                let keys = waiter.keys(&key);
-                let is_anothers = |record: &Record| record.story_id != waiter.story_id;
-                let is_shut = !open.contains(&key) && self.index.get(&key).is_some_and(is_anothers);
-                if keys.len() == 1 && is_shut {
+                let extents = self.extents_of(&waiter, &key);
+                if extents.len() == 1 && self.is_shut(&extents[0], &waiter.story_id, &open, &freed)
+                {
                     continue;
                 }
                 // What cannot be asked now is asked again when somebody looks.
                 let Ok(lives) = self.lives(&waiter) else { continue };
                 if !lives {
-                    if self.strike(held, &waiter, &keys).is_err() {
+                    if self.strike(held, &waiter, &waiter.keys(&key)).is_err() {
                         continue;
                     }
                 } else {
-                    let want = Want { story: &waiter.story_id, id: waiter.id, keys: &keys };
-                    let Ok(Ok(places)) = self.openings(&want, &freed) else { continue };
-                    if self.seat(held, &waiter, &keys, places).is_err() {
+                    let want = Want { story: &waiter.story_id, id: waiter.id, extents: &extents };
+                    let Ok(Ok(rooms)) = self.openings(&want, &freed) else { continue };
+                    if self.seat(held, &waiter, &extents, &rooms).is_err() {
                         continue;
                     }
-                    for key in &keys {
-                        open.remove(key);
-                        if freed.remove(key) {
-                            passed.insert(*key);
+                    for extent in &extents {
+                        open.remove(&extent.key);
+                        let is_freed = |(key, _): &(Key, u64)| *key == extent.key;
+                        if freed.iter().any(is_freed) {
+                            freed.retain(|one| !is_freed(one));
+                            passed.insert(extent.key);
                         }
                     }
                 }
@@ -214,6 +147,25 @@ impl Shelf {
             self.reach.clear();
             return passed;
         }
+    }
+
+    /// Whether another story has an extent for sure, as far as was noted: nobody needs to look.
+    fn is_shut(&self, extent: &Extent, story: &Story, open: &BTreeSet<Key>, freed: &Freed) -> bool {
+        let against = self.index.against(extent, story).into_iter();
+        let mut sure = against
+            .filter(|(key, record)| !open.contains(key) && !freed.contains(&(*key, record.token)));
+        sure.next().is_some()
+    }
+
+    /// What a waiter wants, seen from one of its keys.
+    pub(crate) fn extents_of(&self, waiter: &Waiter, key: &Key) -> Vec<Extent> {
+        let entry = |key: Key| {
+            let entry = self.index.queue(&key).iter().find(|entry| entry.id == waiter.id);
+            // An entry that somebody took away by hand tells neither path nor kind.
+            let unknown = Extent { key, path: PathBuf::new(), kind: Kind::default() };
+            entry.map_or(unknown, |entry| entry.extent(key))
+        };
+        waiter.keys(key).into_iter().map(entry).collect()
     }
 
     /// The waiters of these keys in order of arrival, each with one of its keys.
@@ -229,28 +181,46 @@ impl Shelf {
         &mut self,
         held: &mut Held<'_>,
         waiter: &Waiter,
-        keys: &[Key],
-        places: Vec<Place>,
+        extents: &[Extent],
+        rooms: &[Room],
     ) -> Result<(), Error> {
-        let token = held.note_grants(keys)?;
+        let keys: Vec<Key> = extents.iter().map(|extent| extent.key).collect();
+        let token = held.note_grants(&keys)?;
         let mut written = Vec::with_capacity(keys.len());
-        for ((token, key), place) in (token..).zip(keys).zip(&places) {
-            if matches!(place, Place::Mine(_)) {
+        for ((token, extent), room) in (token..).zip(extents).zip(rooms) {
+            if room.is_mine(extent.kind) {
                 continue;
             }
-            let entry = self.index.queue(key).iter().find(|entry| entry.id == waiter.id);
+            let key = extent.key;
+            let entry = self.index.queue(&key).iter().find(|entry| entry.id == waiter.id);
             let entry = entry.unwrap_or(waiter).clone();
-            let record = self.record(&entry, token, Some(waiter.id), place);
-            if let Err(error) = self.write(*key, &record, place) {
-                self.undo(&written);
+            let record = self.record(&entry, token, Some(waiter.id), room);
+            if let Err(error) = self.settle_in(key, record, room, &mut written) {
+                self.undo(written);
                 return Err(error);
             }
-            written.push((*key, token));
         }
         // A queue that cannot be written now is put right by the number in the record.
-        let _ = self.unqueue(waiter.id, keys);
+        let _ = self.unqueue(waiter.id, &keys);
         self.rung.insert(waiter.holder);
+        for extent in extents {
+            self.alert_before(extent, waiter.id);
+        }
         Ok(())
+    }
+
+    /// Has all who wait near an extent look again: somebody stands in front of them whom they know not.
+    pub(crate) fn alert(&mut self, extent: &Extent) {
+        self.alert_before(extent, WaiterId::MAX);
+    }
+
+    fn alert_before(&mut self, extent: &Extent, id: WaiterId) {
+        if !self.index.is_waited_for() {
+            return;
+        }
+        let near = self.index.near(extent).into_iter();
+        let waiters = near.flat_map(|key| self.index.queue(&key));
+        self.rung.extend(waiters.filter(|one| one.id < id).map(|waiter| waiter.holder));
     }
 
     /// Takes a dead waiter out of its queues.
@@ -310,34 +280,49 @@ impl Shelf {
         Ok(())
     }
 
-    /// Gives turns on those of these keys whose holder has ended unnoticed.
+    /// Gives turns near these extents where a holder has ended unnoticed.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn unstick(&mut self, held: &mut Held<'_>, keys: &[Key]) -> Result<(), Error> {
-        let mut open = Vec::new();
-        for key in keys.iter().copied() {
-            if self.index.queue(&key).is_empty() {
-                continue;
-            }
-            let is_open = match self.found(&key)? {
-                Found::Nothing => true,
-                // One of the holder's own story waits for nothing.
-                Found::Record(record) => {
-                    let story = &record.story_id;
-                    let is_theirs = |waiter: &Waiter| waiter.story_id == *story;
-                    self.index.queue(&key).iter().any(is_theirs)
-                        || self.standing(&record)? != Standing::Holds
+    pub(crate) fn unstick(&mut self, held: &mut Held<'_>, extents: &[Extent]) -> Result<(), Error> {
+        if !self.index.is_waited_for() {
+            return Ok(());
+        }
+        let near = extents.iter().flat_map(|extent| self.index.near(extent));
+        let queued: BTreeSet<Key> = near.filter(|key| !self.index.queue(key).is_empty()).collect();
+        let mut open = BTreeSet::new();
+        for key in queued {
+            let queue = self.index.queue(&key).to_vec();
+            let kinds = queue.iter().map(Waiter::kind);
+            let kind = kinds.fold(Kind::LEAST, Kind::joined);
+            let widest = Extent { kind, ..queue[0].extent(key) };
+            for key in self.index.near(&widest) {
+                if self.is_open(&key, &queue)? {
+                    open.insert(key);
                 }
-                Found::Unreadable(found) => self.standing_of_unreadable(&found)? != Standing::Holds,
-            };
-            if is_open {
-                open.push(key);
             }
         }
         if !open.is_empty() {
-            self.pass_on(held, HashSet::new(), &open);
+            self.pass_on(held, Freed::new(), &open.into_iter().collect::<Vec<_>>());
         }
         Ok(())
+    }
+
+    /// Whether something at a key is not in the way any more of those in a queue.
+    fn is_open(&mut self, key: &Key, queue: &[Waiter]) -> Result<bool, Error> {
+        Ok(match self.found(key)? {
+            Found::Nothing => true,
+            Found::Held(holds) => {
+                let mut is_open = false;
+                for record in &holds {
+                    // One of the holder's own story may wait for nothing.
+                    is_open |= queue.iter().any(|waiter| waiter.story_id == record.story_id)
+                        || self.standing(record)? != Standing::Holds;
+                }
+                // Readers are let in beside readers.
+                is_open || holds.iter().all(|record| record.mode == Mode::Shared)
+            }
+            Found::Unreadable(found) => self.standing_of_unreadable(&found)? != Standing::Holds,
+        })
     }
 }

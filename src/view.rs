@@ -5,10 +5,9 @@
 //! answers, so what was just acquired is in it; above that at most every [`PACE`], so the cost of a lock
 //! does not grow with the number held.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
-
-use serde::Serialize;
 
 use crate::publish;
 use crate::queue::Waiter;
@@ -63,14 +62,14 @@ impl View {
     pub fn write<'a>(
         &mut self,
         progress: &Dir,
-        entries: impl Iterator<Item = &'a str>,
+        entries: impl Iterator<Item = Cow<'a, str>>,
         waiters: impl Iterator<Item = (&'a Waiter, usize)>,
         now_ms: u64,
     ) -> bool {
         let mut json = format!("{{\"lastUpdated\":\"{}\",\"activeLocks\":[", iso(now_ms));
         for (number, entry) in entries.enumerate() {
             json.push_str(if number == 0 { "\n" } else { ",\n" });
-            json.push_str(entry);
+            json.push_str(&entry);
         }
         json.push_str("\n]");
         // The old module's view has two fields: a third is there only while it says something.
@@ -93,16 +92,14 @@ impl View {
     }
 }
 
-/// One entry of the view as JSON text: the record with its path in front.
-pub fn entry(record: &Record) -> String {
-    #[derive(Serialize)]
-    struct Entry<'a> {
-        path: &'a std::path::Path,
-        #[serde(flatten)]
-        record: &'a Record,
-    }
-    serde_json::to_string(&Entry { path: &record.file_path, record })
-        .expect("a record is plain data, and its path came from a string")
+/// One entry of the view as JSON text: the record's file with its path in front.
+pub fn entry(holds: &[Record]) -> String {
+    let path = serde_json::to_string(&holds.first().map(|first| &first.file_path));
+    let path = path.expect("it came from a string");
+    let file = Record::to_bytes(holds);
+    // The file is an object with fields in it: its first brace makes way for the path.
+    let fields = String::from_utf8_lossy(file.get(1..).unwrap_or_default());
+    format!("{{\"path\":{path},{fields}")
 }
 
 /// One who waits as the view shows it.

@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::call::Wait;
+use crate::claims::ClientId;
 use crate::clock::Clock;
-use crate::holdings::ClientId;
 use crate::lease::Lease;
 use crate::queue::WaiterId;
 use crate::store::Acquire;

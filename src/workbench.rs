@@ -12,7 +12,6 @@ use crate::desk::{Desk, Request};
 use crate::diff;
 use crate::error::Error;
 use crate::ground::STAGED;
-use crate::key::Key;
 use crate::store::Workshop;
 use crate::sys::Dir;
 
@@ -23,7 +22,7 @@ pub type Back = tokio::sync::mpsc::UnboundedSender<Request>;
 pub fn take(batch: &mut Vec<Request>, desk: &mut Desk, back: &Back) {
     for request in batch.extract_if(.., |one| is_work(&one.call)).collect::<Vec<_>>() {
         let workshop = match &request.call {
-            Call::Change(change) if !change.check => Some(desk.begin_change()),
+            Call::Change(change) if !change.check => Some(desk.begin_change(&change.grants)),
             _ => None,
         };
         let back = back.clone();
@@ -98,9 +97,8 @@ fn done(reply: Result<Reply, Error>) -> Call {
 }
 
 fn stage(change: Change, workshop: &Workshop) -> Result<Staged, Error> {
-    let keys: Vec<Key> = change.grants.iter().map(|(key, _)| *key).collect();
     let edits = edits(change.what)?;
-    Staged::stage(edits, &keys, &workshop.notes, &workshop.name, change.durable)
+    Staged::stage(edits, &workshop.covers, &workshop.notes, &workshop.name, change.durable)
 }
 
 fn check(change: Change) -> Result<Vec<(PathBuf, Option<Hash>)>, Error> {

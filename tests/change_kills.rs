@@ -22,7 +22,7 @@ use storylock::call::{Change, What};
 use storylock::change::Staged;
 use storylock::files::Files;
 use storylock::store::{Acquire, Done, Step, Store};
-use storylock::{Call, Key, Lease, SystemClock, diff, workbench};
+use storylock::{Call, Key, Kind, Lease, SystemClock, diff, workbench};
 
 /// One file changed and made executable, one removed, one made in a folder that is not there yet, one
 /// renamed and changed: every kind of step.
@@ -145,7 +145,7 @@ fn role() {
 /// The whole change on one thread, as the engine does it on several.
 fn change_by_hand(role: &Role, project: &Project) {
     let mut store = Files::new(project.root(), Arc::new(SystemClock));
-    let located = |path: String| target(&path).locate().expect("located");
+    let located = |path: String| (target(&path).locate().expect("located"), Kind::default());
     let acquire = Step::Acquire(Acquire {
         paths: project.files(&TOUCHED).into_iter().map(located).collect(),
         story: story("A"),
@@ -158,11 +158,10 @@ fn change_by_hand(role: &Role, project: &Project) {
     let Done::Granted(grants) = done else { unreachable!("{done:?} answers no acquire") };
     let grants: Vec<(Key, u64)> =
         grants.iter().map(|grant| (grant.key, grant.record.token)).collect();
-    let keys: Vec<Key> = grants.iter().map(|(key, _)| *key).collect();
     traced(role, || {
-        let workshop = store.begin_change().expect("a place for notes");
+        let workshop = store.begin_change(&grants).expect("a place for notes");
         let edits = diff::edits(DIFF.as_bytes(), project.root()).expect("a diff that applies");
-        let staged = Staged::stage(edits, &keys, &workshop.notes, &workshop.name, false);
+        let staged = Staged::stage(edits, &workshop.covers, &workshop.notes, &workshop.name, false);
         let change = Arc::new(Mutex::new(staged.expect("ready")));
         let step = Step::Commit { grants, story: story("A"), change: Arc::clone(&change) };
         store.run(&[step]).answers.remove(0).expect("nothing is in the way");

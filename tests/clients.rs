@@ -94,7 +94,7 @@ fn calls_in_flight_are_each_answered_once_and_in_order() {
         let reply = caller.answer(ticket).expect("nothing is in the way");
         let is_right = match number % 3 {
             0 => matches!(reply, Reply::Locks(_)),
-            1 => matches!(reply, Reply::Holder(_)),
+            1 => matches!(reply, Reply::Holders(_)),
             _ => matches!(reply, Reply::Released),
         };
         assert!(is_right, "call {number} was answered {reply:?}");

@@ -14,7 +14,7 @@ use common::trace::{End, killed_before, traced};
 use common::{Caller, LONG, Project, key, set, story, target, until};
 use storylock::files::Files;
 use storylock::store::{Acquire, Step, Store};
-use storylock::{Clock, Lease, ManualClock, SystemClock};
+use storylock::{Clock, Kind, Lease, ManualClock, SystemClock};
 
 const SET: [&str; 3] = ["dead", "rubbish", "free"];
 
@@ -26,7 +26,8 @@ fn clock() -> Arc<ManualClock> {
 }
 
 fn acquire(project: &Project, names: &[&str], lease: Lease, detached: bool) -> Step {
-    let located = |name: &&str| target(&project.file(name)).locate().expect("located");
+    let located =
+        |name: &&str| (target(&project.file(name)).locate().expect("located"), Kind::default());
     Step::Acquire(Acquire {
         paths: names.iter().map(located).collect(),
         story: story("A"),

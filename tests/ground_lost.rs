@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Caller, LONG, Project, code, set, until};
 use storylock::store::Grant;
-use storylock::{Call, Lease, Reply};
+use storylock::{Call, Kind, Lease, Reply};
 
 fn remove(project: &Project, name: &str) {
     std::fs::remove_dir_all(project.root().join(name)).expect("removed");
@@ -212,7 +212,10 @@ fn role() {
     let mut store = Files::new(project.root(), std::sync::Arc::new(storylock::SystemClock));
     store.run(&[Step::Cleanup { story: common::story("nobody") }]);
     let steps = [Step::Acquire(Acquire {
-        paths: vec![common::target(&project.file("a")).locate().expect("located")],
+        paths: vec![(
+            common::target(&project.file("a")).locate().expect("located"),
+            Kind::default(),
+        )],
         story: common::story("A"),
         lease: LONG,
         detached: false,
@@ -272,7 +275,7 @@ fn hammer(
             assert!(grant.record.token > last, "{} after {last}", grant.record.token);
             last = grant.record.token;
             let grants = vec![(grant.key, grant.record.token)];
-            let gone = caller.call(Call::LetGo { grants, scope: false });
+            let gone = caller.call(Call::LetGo { grants, scope: false, kinds: Vec::new() });
             assert!(matches!(code(&gone), "no error" | "ENOENT"), "{gone:?}");
         }
     }

@@ -218,8 +218,8 @@ impl Bench {
             Deed::Verify { pick } => self.verify(engine, *pick),
             Deed::Check { path } => {
                 let answer = self.ask(engine, Call::Check { target: target(&self.path(*path)) });
-                let Ok(Reply::Holder(holder)) = answer else { unreachable!("{answer:?}") };
-                let token = holder.map(|holder| holder.record.token);
+                let Ok(Reply::Holders(holder)) = answer else { unreachable!("{answer:?}") };
+                let token = holder.first().map(|holder| holder.record.token);
                 assert_eq!(token, self.model.live.get(path).map(|held| held.token));
             }
             Deed::Cleanup => self.cleanup(engine, story_id),
@@ -350,7 +350,10 @@ impl Bench {
 
     fn let_go(&mut self, engine: usize, pick: usize) {
         let Some((path, token, key)) = self.picked(pick) else { return };
-        let answer = self.ask(engine, Call::LetGo { grants: vec![(key, token)], scope: false });
+        let answer = self.ask(
+            engine,
+            Call::LetGo { grants: vec![(key, token)], scope: false, kinds: Vec::new() },
+        );
         let is_held = self.model.held_by(path, token).is_some();
         if let Some(held) = self.model.live.get_mut(&path).filter(|held| held.token == token) {
             // Who gives a lock up needs not be told.

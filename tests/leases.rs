@@ -180,7 +180,11 @@ fn a_lease_that_ended_is_over_though_its_record_still_stands() {
     let calls: [fn(&Grant) -> Call; 3] = [
         |old| Call::Extend { key: old.key, token: old.record.token, lease: Some(LONG) },
         |old| Call::Verify { key: old.key, token: old.record.token },
-        |old| Call::LetGo { grants: vec![(old.key, old.record.token)], scope: false },
+        |old| Call::LetGo {
+            grants: vec![(old.key, old.record.token)],
+            scope: false,
+            kinds: Vec::new(),
+        },
     ];
     let asked = calls.into_iter().map(Some).chain([None]);
     let mut answers = Vec::new();

@@ -209,7 +209,7 @@ fn a_set_in_a_scope_gives_up_what_it_took_and_keeps_what_the_story_had() {
     let grants = mine.acquire_all(ask).expect("free, and its own");
     let grants: Vec<(Key, u64)> =
         grants.iter().map(|grant| (grant.key, grant.record.token)).collect();
-    let gone = mine.call(Call::LetGo { grants, scope: true });
+    let gone = mine.call(Call::LetGo { grants, scope: true, kinds: Vec::new() });
     assert_eq!(gone, Ok(Reply::LetGo(vec![true, true])), "both were held to the end");
     assert_eq!(code(&theirs.acquire(&paths[0], "B", LONG)), "ELOCKED");
     theirs.acquire(&paths[1], "B", LONG).expect("free");
@@ -231,7 +231,7 @@ fn a_scope_that_begins_in_the_batch_in_which_another_ends_keeps_the_lock() {
     let begin = || Call::Acquire(Ask { scope: true, ..set(&[&path], "A", Lease::Bound) });
     let end = |grant: &Grant| {
         let grants = vec![(grant.key, grant.record.token)];
-        Call::LetGo { grants, scope: true }
+        Call::LetGo { grants, scope: true, kinds: Vec::new() }
     };
     for is_end_first in [true, false] {
         let first = granted(desk.call(begin()));

@@ -114,7 +114,7 @@ impl Bench {
     fn give_up(&mut self, client: u64, scope: bool) {
         let token = self.lock.as_ref().map_or(0, |lock| lock.token);
         let grants = vec![(key(&self.project.file("a")), token)];
-        let answer = self.ask(client, Call::LetGo { grants, scope });
+        let answer = self.ask(client, Call::LetGo { grants, scope, kinds: Vec::new() });
         assert_eq!(answer, Ok(Reply::LetGo(vec![true])), "it was held until now");
     }
 
@@ -224,9 +224,10 @@ impl Bench {
             assert!(told.is_empty(), "nothing was lost to {client}: {told:?}");
         }
         let check = Call::Check { target: target(&self.project.file("a")) };
-        let Ok(Reply::Holder(holder)) = self.desk.call(check) else { unreachable!("it is there") };
-        let stands =
-            holder.map(|holder| (holder.record.token, holder.record.lease(), holder.remaining_ms));
+        let Ok(Reply::Holders(holder)) = self.desk.call(check) else { unreachable!("it is there") };
+        let stands = holder
+            .first()
+            .map(|holder| (holder.record.token, holder.record.lease(), holder.remaining_ms));
         let now = self.now;
         let right =
             self.lock.as_ref().map(|lock| (lock.token, lock.lease, lock.end.map(|end| end - now)));

@@ -124,7 +124,7 @@ fn letting_go_of_a_set_tells_of_each_lock_whether_it_was_there() {
     theirs.release(&paths[1], "A").expect("its story's");
     let next = theirs.acquire(&paths[1], "B", LONG).expect("free");
     let grants = grants.iter().map(|grant| (grant.key, grant.record.token)).collect();
-    let gone = mine.call(Call::LetGo { grants, scope: false });
+    let gone = mine.call(Call::LetGo { grants, scope: false, kinds: Vec::new() });
     assert_eq!(gone, Ok(storylock::Reply::LetGo(vec![true, false, true])));
     assert!(theirs.verify(&next), "the successor's lock is left alone");
 }

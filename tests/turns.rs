@@ -393,22 +393,33 @@ impl storylock::Store for Failing {
         self.files.is_ours(record)
     }
 
-    fn begin_change(&mut self) -> Result<storylock::store::Workshop, storylock::Error> {
-        self.files.begin_change()
+    fn begin_change(
+        &mut self,
+        grants: &[(storylock::Key, u64)],
+    ) -> Result<storylock::store::Workshop, storylock::Error> {
+        self.files.begin_change(grants)
+    }
+
+    fn forced(&self, key: &storylock::Key, token: u64) -> Option<storylock::error::Forced> {
+        self.files.forced(key, token)
+    }
+
+    fn session(&self) -> Option<storylock::record::HolderId> {
+        self.files.session()
     }
 
     fn writer(&self, key: &storylock::Key) -> Option<storylock::error::Writer> {
         self.files.writer(key)
     }
 
-    fn known(&self, key: &storylock::Key) -> Option<&storylock::record::Record> {
+    fn known(&self, key: &storylock::Key) -> &[storylock::record::Record] {
         self.files.known(key)
     }
 
     fn check(
         &self,
         path: &storylock::key::Located,
-    ) -> Result<Option<storylock::holder::Holder>, storylock::Error> {
+    ) -> Result<Vec<storylock::holder::Holder>, storylock::Error> {
         self.files.check(path)
     }
 

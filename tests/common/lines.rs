@@ -15,7 +15,7 @@ use storylock::files::Files;
 use storylock::key::{Key, Located};
 use storylock::queue::WaiterId;
 use storylock::store::{Acquire, Done, Grant, Status, Step, Store};
-use storylock::{Clock, Error, Lease, ManualClock};
+use storylock::{Clock, Error, Kind, Lease, ManualClock};
 
 use crate::common::{Project, key, story, target};
 
@@ -41,7 +41,7 @@ pub fn waiting(paths: &[String], story_id: &str) -> Acquire {
 /// A request for these paths, now or never.
 pub fn once(paths: &[String], story_id: &str) -> Acquire {
     Acquire {
-        paths: paths.iter().map(|path| located(path)).collect(),
+        paths: paths.iter().map(|path| (located(path), Kind::default())).collect(),
         story: story(story_id),
         lease: Lease::Bound,
         detached: false,
@@ -130,7 +130,7 @@ impl Process {
     /// Which story holds the path.
     pub fn holder(&self, path: &str) -> Option<String> {
         let holder = self.store.check(&located(path)).expect("a look that the system allows");
-        holder.map(|holder| holder.record.story_id.to_string())
+        holder.first().map(|holder| holder.record.story_id.to_string())
     }
 
     /// The stories that wait for the path, in order.

@@ -19,7 +19,7 @@ use storylock::call::{Ask, Call, Message, Port, QUEUE_LIMIT, Reply, Wait};
 use storylock::holder::Holder;
 use storylock::store::{Grant, Status};
 use storylock::{
-    Client, Clock, Engine, Error, Key, Lease, ManualClock, Story, SystemClock, Target,
+    Client, Clock, Engine, Error, Key, Kind, Lease, ManualClock, Story, SystemClock, Target,
 };
 
 /// How long a test waits for what must happen, on the slowest of machines.
@@ -58,7 +58,7 @@ pub fn key(path: &str) -> Key {
 /// The set of these paths, for a plain lock.
 pub fn set(paths: &[impl AsRef<str>], story_id: &str, lease: Lease) -> Ask {
     Ask {
-        targets: paths.iter().map(|path| target(path.as_ref())).collect(),
+        targets: paths.iter().map(|path| (target(path.as_ref()), Kind::default())).collect(),
         story: story(story_id),
         lease,
         scope: false,
@@ -312,7 +312,7 @@ impl Caller {
 
     fn give_up(&self, grant: &Grant, scope: bool) -> bool {
         let grants = vec![(grant.key, grant.record.token)];
-        match self.call(Call::LetGo { grants, scope }) {
+        match self.call(Call::LetGo { grants, scope, kinds: Vec::new() }) {
             Ok(Reply::LetGo(gone)) => gone == [true],
             answer => unreachable!("{answer:?} answers no letting go"),
         }
@@ -347,7 +347,7 @@ impl Caller {
 
     pub fn check(&self, path: &str) -> Result<Option<Holder>, Error> {
         match self.call(Call::Check { target: target(path) })? {
-            Reply::Holder(holder) => Ok(holder.map(|holder| *holder)),
+            Reply::Holders(holders) => Ok(holders.into_iter().next()),
             reply => unreachable!("{reply:?} answers no check"),
         }
     }
