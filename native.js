@@ -836,29 +836,3 @@ function __napiStampBindingTarget(exportsObject, target) {
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
 module.exports.Client = nativeBinding.Client
-// SCRATCH SHIM, never committed
-{
-  const Real = module.exports.Client;
-  const kinded = (info) => info && Object.assign(info, { recursive: false });
-  module.exports.Client = class {
-    constructor(root, settle) {
-      this.real = new Real(root, (answers) => {
-        for (const a of answers) {
-          if (a.locks) a.locks.forEach(kinded);
-          if (a.kind === 'checked') { kinded(a.holder); a.others = []; }
-          if (a.failure) { kinded(a.failure.holder); a.failure.holders = a.failure.holder ? [a.failure.holder] : []; }
-          if (a.status) { a.status.locks.forEach((l) => kinded(l.holder)); a.status.waiting.forEach((w) => Object.assign(w, { mode: 'exclusive', recursive: false })); }
-        }
-        settle(answers);
-      });
-    }
-    get root() { return this.real.root; }
-  };
-  for (const name of Object.getOwnPropertyNames(Real.prototype)) {
-    if (name === 'constructor' || name === 'root') continue;
-    module.exports.Client.prototype[name] = function (...args) { 
-      const out = this.real[name](...args);
-      if (out && typeof out === 'object' && out.code) { kinded(out.holder); out.holders = []; }
-      return out; };
-  }
-}

@@ -11,8 +11,9 @@
 
 const native = require('../native.js');
 const { errorOf, goneOf, holderOf } = require('./errors.js');
-const { Grant, Lock, grantOf } = require('./lock.js');
-const { asked } = require('./paths.js');
+const { Grant } = require('./grant.js');
+const { areUsual, asked, kindsOf } = require('./kinds.js');
+const { Lock, grantOf } = require('./lock.js');
 const { waiterOf } = require('./status.js');
 const { Tickets } = require('./tickets.js');
 
@@ -44,13 +45,20 @@ class Client {
    */
   async acquire(entries, storyId, { signal, mode, recursive, ...options }) {
     signal?.throwIfAborted();
-    const { paths, kinds } = asked(entries, { mode, recursive });
-    const queueLimit = this.#queueLimit;
-    const submitted = this.#native.acquire(paths, storyId, { ...options, kinds, queueLimit });
+    const wanted = asked(entries, { mode, recursive });
+    const submitted = this.#native.acquire(wanted.paths, storyId, {
+      ...options,
+      kinds: areUsual(wanted.kinds) ? undefined : wanted.kinds,
+      queueLimit: this.#queueLimit,
+    });
     if (typeof submitted === 'number') leaveAtExit(this);
-    const outcome = this.#tickets.outcome(submitted, ({ locks }) =>
-      locks.map((info) => new Lock(this, this.#granted(info, options), info)),
-    );
+    const outcome = this.#tickets.outcome(submitted, ({ locks }) => {
+      const kinds = kindsOf(locks, wanted);
+      return locks.map((info, i) => {
+        const grant = this.#granted(info, kinds[i], options);
+        return new Lock(this, grant, info, options.scope ? kinds[i] : null);
+      });
+    });
     if (!signal || typeof submitted !== 'number') return outcome;
     const callOff = () => this.#native.cancel(submitted);
     signal.addEventListener('abort', callOff, { once: true });
@@ -63,11 +71,18 @@ class Client {
     }
   }
 
-  /** Gives these grants up, or ends one scope on each: whether each was held until now. */
-  letGo(grants, scope = false) {
-    const submitted = this.#native.letGo(grants.map(nameOf), scope);
+  /**
+   * Gives these grants up, or ends the scope on each that wants it in this kind: whether each was
+   * held until now.
+   */
+  letGo(grants, scopes = null) {
+    const isScope = scopes !== null;
+    const submitted = this.#native.letGo(grants.map(nameOf), isScope, scopes);
     return this.#tickets.outcome(submitted, ({ released }) => {
-      grants.forEach((grant, i) => this.#end(grant, scope, released[i]));
+      grants.forEach((grant, i) => {
+        const isWanted = grant.end(isScope);
+        if (!(isWanted && released[i])) this.#forget(grant);
+      });
       return [...released];
     });
   }
@@ -115,39 +130,26 @@ class Client {
     return this.#tickets.outcome(this.#native.verify(key, token), ({ current }) => current);
   }
 
-  /**
-   * Exactly this grant as an exclusive one, in turn behind the other readers: what the engine says
-   * of it then. To wait is for the grant only: with it the wait ends.
-   */
-  async raise(grant, { signal, wait }) {
-    const current = await this.verify(grant);
-    if (current.failure) return current;
-    if (!current.value) throw goneOf(grant);
-    const { filePath, storyId, detached } = grant;
-    // A claim of the kind that there is, so that nothing holds the lock longer than before.
-    const scope = grant.scopes > 0;
-    const ends = signal ? AbortSignal.any([signal, grant.signal]) : grant.signal;
-    const kind = { mode: 'exclusive', recursive: grant.recursive };
-    const options = { ...kind, wait, scope, detached, signal: ends };
-    let outcome;
-    try {
-      outcome = await this.acquire([{ path: filePath }], storyId, options);
-    } catch (error) {
-      throw error === grant.loss ? goneOf(grant) : error;
-    }
-    if (outcome.failure) return outcome;
-    const [lock] = outcome.value;
-    const raised = grantOf(lock);
-    const isSame = raised.key === grant.key && raised.token === grant.token;
-    if (scope || !isSame) await this.letGo([raised], scope);
-    if (!isSame) throw goneOf(grant);
-    return { value: lock };
+  /** This claim on exactly this grant as an exclusive one, in turn behind the other readers. */
+  async raise(grant, scope, turn) {
+    return await this.#claimAnew(grant, scope, 'exclusive', turn);
   }
 
-  /** Exactly this grant as a shared one: what the engine says of it then. */
-  lower({ key, token, recursive }) {
-    const submitted = this.#native.lower(key, token, 'shared', recursive);
-    return this.#tickets.outcome(submitted, ({ locks: [info] }) => info);
+  /** This claim on exactly this grant as a shared one. */
+  async lower(grant, scope) {
+    if (scope !== null) {
+      const outcome = await this.#claimAnew(grant, scope, 'shared', {});
+      if (outcome.failure) return outcome;
+      // What has become of the lock is known when the old claim has ended.
+      const renewed = await this.extend(grant);
+      return renewed.failure ? renewed : { value: { ...outcome.value, info: renewed.value } };
+    }
+    const kind = { mode: 'shared', recursive: grant.kind?.recursive ?? false };
+    const submitted = this.#native.lower(grant.key, grant.token, kind);
+    return this.#tickets.outcome(submitted, ({ locks: [info] }) => {
+      if (grant.kind !== null) grant.kind = kind;
+      return { info, scope: null };
+    });
   }
 
   /** This grant to another story: its lock. */
@@ -224,26 +226,51 @@ class Client {
 
   /** A lock that came to this client otherwise than by being asked for. */
   #lockOf(info) {
-    return new Lock(this, this.#granted(info, { detached: info.detached }), info);
+    const { mode, recursive, detached } = info;
+    return new Lock(this, this.#granted(info, { mode, recursive }, { detached }), info);
   }
 
   /** A detached lock is nobody's here: the engine tells no loss of it. */
-  #granted(info, { scope, detached }) {
+  #granted(info, kind, { scope = false, detached }) {
     const known = this.#find(info.key, info.token);
     const grant = known ?? new Grant(info);
     if (detached) return grant;
     if (!known) this.#held.set(idOf(grant), grant);
-    if (scope) grant.scopes += 1;
-    // What was there before the first scope has a lease of its own, which no scope ends.
-    if (!scope || (!known && !info.fresh)) grant.isApart = true;
+    grant.begin(kind, { scope, isFound: !known && !info.fresh });
     return grant;
   }
 
-  /** A scope on it, or what held it apart from scopes, is over. */
-  #end(grant, scope, wasHeld) {
-    if (scope) grant.scopes -= 1;
-    else grant.isApart = false;
-    if (wasHeld && (grant.scopes > 0 || grant.isApart)) return;
+  /**
+   * Claims exactly this grant in another mode, in place of the claim that there is: the scope of
+   * that kind, or the one apart from scopes. Refused, nothing has changed.
+   */
+  async #claimAnew(grant, scope, mode, { wait, signal }) {
+    const current = await this.verify(grant);
+    if (current.failure) return current;
+    if (!current.value) throw goneOf(grant);
+    const kind = { mode, recursive: scope?.recursive ?? false };
+    // Once the lock is lost, to wait on would be to wait for another one.
+    const ends = signal ? AbortSignal.any([signal, grant.signal]) : grant.signal;
+    const { filePath, storyId, detached } = grant;
+    const options = { ...kind, wait, signal: ends, detached, scope: scope !== null };
+    let outcome;
+    try {
+      outcome = await this.acquire([{ path: filePath }], storyId, options);
+    } catch (error) {
+      throw error === grant.loss ? goneOf(grant) : error;
+    }
+    if (outcome.failure) return outcome;
+    const [info] = outcome.value;
+    const found = grantOf(info);
+    if (found.key !== grant.key || found.token !== grant.token) {
+      await this.letGo([found], scope && [kind]);
+      throw goneOf(grant);
+    }
+    if (scope) await this.letGo([grant], [scope]);
+    return { value: { info, scope: scope && kind } };
+  }
+
+  #forget(grant) {
     if (this.#find(grant.key, grant.token)) this.#held.delete(idOf(grant));
   }
 

@@ -15,61 +15,25 @@ const check = require('./arguments.js');
 const { exported } = require('./handover.js');
 const { done } = require('./tickets.js');
 
-/** What all locks of one grant share: a story that asks again is given another `Lock` of it. */
-class Grant {
-  #controller = null;
-
-  constructor({ key, token, storyId, filePath, recursive, detached }) {
-    this.key = key;
-    this.token = token;
-    this.storyId = storyId;
-    this.filePath = filePath;
-    /** As last known: whoever of the story asks for more raises it. */
-    this.recursive = recursive;
-    this.detached = detached;
-    /** Scopes open on it, and whether it is held apart from them too: as the engine counts. */
-    this.scopes = 0;
-    this.isApart = false;
-    /** Whether it was passed on, or offered to another process, which may have taken it. */
-    this.isPassedOn = false;
-    /** The first lock of it. */
-    this.lock = null;
-    this.loss = null;
-  }
-
-  /** Whether its end, if it has ended, is what its story wanted. */
-  get isGoodEnd() {
-    return this.isPassedOn && this.loss === null;
-  }
-
-  get signal() {
-    if (!this.#controller) {
-      this.#controller = new AbortController();
-      if (this.loss) this.#controller.abort(this.loss);
-    }
-    return this.#controller.signal;
-  }
-
-  lose(loss) {
-    this.loss = loss;
-    this.#controller?.abort(loss);
-  }
-}
-
 let grantOf;
+let scopeOf;
 
 /** A path that is locked. */
 class Lock {
   #client;
   #grant;
+  /** The kind in which its scope wants it; null if it is no scope's. */
+  #scope;
 
   static {
     grantOf = (lock) => lock.#grant;
+    scopeOf = (lock) => lock.#scope;
   }
 
-  constructor(client, grant, info) {
+  constructor(client, grant, info, scope = null) {
     this.#client = client;
     this.#grant = grant;
+    this.#scope = scope;
     grant.lock ??= this;
     this.lockId = info.lockId;
     this.storyId = info.storyId;
@@ -81,7 +45,6 @@ class Lock {
     this.expiresAt = info.expiresAt ?? null;
     this.mode = info.mode;
     this.recursive = info.recursive;
-    grant.recursive = info.recursive;
     this.reclaimed = info.reclaimed ? { ...info.reclaimed } : null;
   }
 
@@ -96,11 +59,11 @@ class Lock {
 
   async upgrade(options) {
     const turn = check.optionsOf(options, check.OF_TURN);
-    return this.#is(done(await this.#client.raise(this.#grant, turn)));
+    return this.#became(done(await this.#client.raise(this.#grant, this.#scope, turn)));
   }
 
   async downgrade() {
-    return this.#is(done(await this.#client.lower(this.#grant)));
+    return this.#became(done(await this.#client.lower(this.#grant, this.#scope)));
   }
 
   async transfer(options) {
@@ -125,10 +88,15 @@ class Lock {
     await this.release();
   }
 
+  /** What a claim of another kind has made of it. */
+  #became({ info, scope }) {
+    this.#scope = scope;
+    return this.#is(info);
+  }
+
   /** What the engine says of the grant now. */
   #is({ timeout, expiresAt, mode, recursive }) {
     Object.assign(this, { timeout, expiresAt: expiresAt ?? null, mode, recursive });
-    this.#grant.recursive = recursive;
     return this;
   }
 }
@@ -173,4 +141,4 @@ class LockSet {
   }
 }
 
-module.exports = { Grant, Lock, LockSet, grantOf };
+module.exports = { Lock, LockSet, grantOf, scopeOf };

@@ -16,7 +16,7 @@ const { Client } = require('./client.js');
 const check = require('./arguments.js');
 const { LockError, errorOf, lossOf, warn } = require('./errors.js');
 const handover = require('./handover.js');
-const { LockSet, grantOf } = require('./lock.js');
+const { LockSet, grantOf, scopeOf } = require('./lock.js');
 const patch = require('./patch.js');
 const { entriesOf } = require('./paths.js');
 const { nothingOf, statusOf } = require('./status.js');
@@ -233,11 +233,11 @@ class LockManager extends EventEmitter {
         },
       });
     } catch (error) {
-      const { failure } = await engine.letGo(grants, true);
+      const { failure } = await engine.letGo(grants, locks.map(scopeOf));
       if (failure) warn(`${storyId} may still hold its locks`, errorOf(failure));
       throw error;
     }
-    const wereHeld = done(await engine.letGo(grants, true));
+    const wereHeld = done(await engine.letGo(grants, locks.map(scopeOf)));
     const lost = grants.find((grant, i) => !wereHeld[i] && !grant.isGoodEnd);
     if (lost) throw lossOf(lost);
     return value;

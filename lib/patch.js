@@ -12,7 +12,7 @@
 const { createHash } = require('node:crypto');
 const fs = require('node:fs/promises');
 const { invalidType, invalidValue } = require('./errors.js');
-const { grantOf } = require('./lock.js');
+const { grantOf, scopeOf } = require('./lock.js');
 const { isName } = require('./paths.js');
 const { done } = require('./tickets.js');
 
@@ -63,15 +63,15 @@ async function underLocks(engine, { paths, storyId, options }, work) {
   const scope = { wait, signal, reason, timeout: Infinity, scope: true };
   const entries = paths.map((path) => ({ path }));
   const locks = done(await engine.acquire(entries, storyId, scope));
-  const grants = locks.map(grantOf);
+  const [grants, scopes] = [locks.map(grantOf), locks.map(scopeOf)];
   let value;
   try {
     value = await work(grants);
   } catch (error) {
-    await engine.letGo(grants, true);
+    await engine.letGo(grants, scopes);
     throw error;
   }
-  done(await engine.letGo(grants, true));
+  done(await engine.letGo(grants, scopes));
   return value;
 }
 

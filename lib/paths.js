@@ -1,8 +1,7 @@
 'use strict';
 
 /**
- * What callers name: paths with the kind of lock for each, names of things that are no files, and
- * patterns.
+ * What callers name: paths, names of things that are no files, and patterns.
  *
  * Promises: what begins with `@` is a name, here as everywhere, and never a path or a pattern; a
  * pattern stands for files that exist when it is looked at, and one that stands for none is
@@ -20,17 +19,6 @@ function isName(text) {
 /** A path as the engine knows it: absolute, or a name as it is. */
 function absolute(text) {
   return isName(text) ? text : path.resolve(text);
-}
-
-/** What the engine is asked for: the paths and, unless all are plain ones, the kind of each. */
-function asked(entries, { mode = 'exclusive', recursive = false }) {
-  const kinds = entries.map((entry) => ({
-    mode: entry.mode ?? mode,
-    recursive: entry.recursive ?? recursive,
-  }));
-  const isPlain = (kind) => kind.mode === 'exclusive' && !kind.recursive;
-  const paths = entries.map((entry) => entry.path);
-  return kinds.every(isPlain) ? { paths } : { paths, kinds };
 }
 
 /**
@@ -84,4 +72,4 @@ function nothingMatches(pattern, cwd, storyId) {
   return new LockError(message, { code: 'ENOENT', path: pattern, storyId, hint });
 }
 
-module.exports = { isName, absolute, asked, entriesOf };
+module.exports = { isName, absolute, entriesOf };
