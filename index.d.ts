@@ -104,10 +104,12 @@ export interface GlobOptions {
    * also of folders), seen from the working directory; what is made later is not locked. Names and
    * objects with a `path` are what they are, so a file that is yet to be made is named by one.
    *
-   * `*`, `**`, `?`, `[a-z]`, `{a,b}`, `@(a|b)`, `!(a)`; a string that begins with `!` takes away
-   * from the others. A name that begins with a dot is matched only by a pattern that says the dot,
-   * or by `!(a)`; links are followed; `\` makes a character plain. A pattern that matches nothing
-   * rejects with `ENOENT`. A folder that matches is locked with all that lies in it.
+   * `*`, `**`, `?`, `[a-z]`, `{a,b}`, `@(a|b)`, `!(a)`, and `\` before what is meant as it is; a
+   * string that begins with `!` takes away from the others. A name that begins with a dot is
+   * matched only by a pattern that says the dot, or by `!(a)`. A link stands for the file that it
+   * leads to; no folder is looked into through a link that the pattern does not name. A pattern
+   * that matches nothing rejects with `ENOENT`. A folder that matches is locked with all that lies
+   * in it.
    */
   glob?: boolean | undefined;
 }
@@ -519,9 +521,12 @@ export class Lock implements AsyncDisposable {
    * Passes exactly this grant to another story, without a moment in which the path is free: nobody
    * in line comes between. Resolves to the other story's lock, with a new token. This one is over
    * then: `release()` resolves to `false`, patches under it are refused with `EFENCED`, its
-   * `signal` stays quiet, and a scope over it ends well.
+   * `signal` stays quiet.
    *
-   * Rejects with `ECOMPROMISED` when the lock was lost.
+   * Rejects with `ECOMPROMISED` when the lock was lost; with `ELOCKED` when another lock, the
+   * giver's own included, excludes the other story's; with `EDEADLK` when that story waits for one
+   * who waits for this; with `ERR_INVALID_STATE` when that story has the path already, or a scope
+   * has this lock. Nothing has changed then.
    */
   transfer(options: { storyId: string }): Promise<Lock>;
 
@@ -533,7 +538,8 @@ export class Lock implements AsyncDisposable {
    *
    * Until it is adopted the lock stays this process's own, to use, renew and release, and ends with
    * it: keep it until the other process says that it has the lock. Adopted, it is over here as
-   * after {@link transfer}. A second export makes the first token worthless.
+   * after {@link transfer}, and a scope over it ends well. A second export makes the first token
+   * worthless.
    *
    * Rejects with `ECOMPROMISED` when the lock was lost.
    */
@@ -717,8 +723,7 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    * `ECOMPROMISED` if the lock was lost while `fn` ran, even if `fn` succeeded. The `signal` that
    * `fn` is given tells at once.
    *
-   * A lock that was passed on while `fn` ran, by {@link Lock.transfer} or {@link Lock.export}, is
-   * no loss.
+   * A lock that another process has adopted while `fn` ran, after {@link Lock.export}, is no loss.
    *
    * As fair and as cancel-safe as {@link acquire}: `options.signal` ends the wait, never `fn`.
    */

@@ -90,11 +90,31 @@ describe('transfer', () => {
     expect(fs.readFileSync(file, 'utf8')).toBe('three\n');
   });
 
-  test('lets a scope end well, and leaves the lock with the other story', async () => {
-    const theirs = await manager.withLock(file, 'A', ({ lock }) => lock.transfer({ storyId: 'B' }));
-    expect(theirs.storyId).toBe('B');
-    expect(await theirs.verify()).toBe(true);
-    expect(lost).not.toHaveBeenCalled();
+  test('of a lock that a scope has is refused: the scope gives it up', async () => {
+    const scope = manager.withLock(file, 'A', async ({ lock }) => {
+      const error = await rejection(lock.transfer({ storyId: 'B' }));
+      expect(error.code).toBe('ERR_INVALID_STATE');
+      return lock.verify();
+    });
+    expect(await scope).toBe(true);
+    expect(await manager.check(file)).toBeNull();
+  });
+
+  test('to the story itself changes nothing, and to one that has the path is refused', async () => {
+    const lock = await manager.acquire(file, 'A', { mode: 'shared' });
+    const same = await lock.transfer({ storyId: 'A' });
+    expect(same.lockId).toBe(lock.lockId);
+    await manager.acquire(file, 'B', { mode: 'shared' });
+    expect((await rejection(lock.transfer({ storyId: 'B' }))).code).toBe('ERR_INVALID_STATE');
+    expect(await lock.verify()).toBe(true);
+  });
+
+  test('of what a lock of the giver keeps from the other story is refused', async () => {
+    await manager.acquire(at.path('src'), 'A', { recursive: true });
+    const lock = await manager.acquire(at.path('src/a.js'), 'A');
+    const error = await rejection(lock.transfer({ storyId: 'B' }));
+    expect(error).toMatchObject({ code: 'ELOCKED', holder: { filePath: at.path('src') } });
+    expect(await lock.verify()).toBe(true);
   });
 
   test('of what is not held any more is refused', async () => {

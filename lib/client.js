@@ -153,18 +153,15 @@ class Client {
   }
 
   /** This grant to another story: its lock. */
-  transfer(grant, storyId) {
-    const submitted = this.#native.transfer(grant.key, grant.token, storyId);
-    return this.#tickets.outcome(submitted, ({ locks: [info] }) => {
-      grant.isPassedOn = true;
-      return this.#lockOf(info);
-    });
+  transfer({ key, token }, storyId) {
+    const submitted = this.#native.transfer(key, token, storyId);
+    return this.#tickets.outcome(submitted, ({ locks: [info] }) => this.#lockOf(info));
   }
 
   /** Offers these grants to whoever knows the secret of this digest. */
   offer(grants, digest) {
     return this.#tickets.outcome(this.#native.offer(grants.map(nameOf), digest), () => {
-      for (const grant of grants) grant.isPassedOn = true;
+      for (const grant of grants) grant.isOffered = true;
     });
   }
 

@@ -23,8 +23,8 @@ class Grant {
     this.detached = detached;
     /** What is wanted of it here, apart from scopes; null for nothing. */
     this.kind = null;
-    /** Whether it was passed on, or offered to another process, which may have taken it. */
-    this.isPassedOn = false;
+    /** Whether it was offered to another process, which may have taken it. */
+    this.isOffered = false;
     /** The first lock of it. */
     this.lock = null;
     this.loss = null;
@@ -32,7 +32,7 @@ class Grant {
 
   /** Whether its end, if it has ended, is what its story wanted. */
   get isGoodEnd() {
-    return this.isPassedOn && this.loss === null;
+    return this.isOffered && this.loss === null;
   }
 
   get signal() {

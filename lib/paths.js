@@ -8,6 +8,7 @@
  * refused, by its words. Nothing is locked here: a file made after the look is not among them.
  */
 
+const fs = require('node:fs/promises');
 const path = require('node:path');
 const { LockError, invalidValue } = require('./errors.js');
 
@@ -45,23 +46,44 @@ function isExclusion(one) {
 
 /**
  * What matches a pattern, in the order of the names: files, and where folders are meant too, these
- * for all that lies in them.
+ * for all that lies in them. A link counts as the file that it leads to; no folder is looked into
+ * through a link that the pattern does not name.
  */
 async function matchesOf(pattern, { cwd, isFolderToo, ignore, storyId }) {
   if (pattern === '') throw invalidValue('paths', 'must not have an empty pattern in it.');
   // Loaded when it is needed: most who load storylock ask for no pattern.
-  const { glob } = require('tinyglobby');
-  const kinds = { expandDirectories: false, onlyFiles: !isFolderToo };
+  const { glob, Ignore } = require('glob');
+  const left = new Ignore(ignore, {});
+  const isLeft = (one) => left.ignored(one);
+  const isShut = (one) => one.isSymbolicLink() || left.childrenIgnored(one);
+  const omit = { ignored: isLeft, childrenIgnored: isShut };
+  const found = [];
+  for (const match of await glob(pattern, { cwd, ignore: omit, withFileTypes: true })) {
+    const isLink = match.isSymbolicLink();
+    const recursive = isFolderToo && match.isDirectory();
+    const isFile = isLink ? await leadsToFile(match.fullpath()) : match.isFile();
+    if (recursive || isFile) found.push({ path: match.fullpath(), recursive, isLink });
+  }
+  if (found.length === 0) throw nothingMatches(pattern, cwd, storyId);
+  return withoutCovered(found);
+}
+
+/** In order, and without what a folder among them covers: a link may lead out of it. */
+function withoutCovered(found) {
+  const nameOf = ({ path: name, recursive }) => (recursive ? path.join(name, path.sep) : name);
   const entries = [];
   let folder = null;
-  const matches = await glob(pattern, { cwd, ignore, absolute: true, ...kinds });
-  for (const match of matches.sort()) {
-    if (folder !== null && match.startsWith(folder)) continue;
-    if (match.endsWith('/')) folder = match;
-    entries.push({ path: path.resolve(cwd, match), recursive: match.endsWith('/') });
+  for (const entry of found.sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1))) {
+    if (folder !== null && entry.path.startsWith(folder) && !entry.isLink) continue;
+    if (entry.recursive) folder = nameOf(entry);
+    entries.push({ path: entry.path, recursive: entry.recursive });
   }
-  if (entries.length === 0) throw nothingMatches(pattern, cwd, storyId);
   return entries;
+}
+
+async function leadsToFile(link) {
+  const stat = await fs.stat(link).catch(() => null);
+  return stat?.isFile() ?? false;
 }
 
 function nothingMatches(pattern, cwd, storyId) {
