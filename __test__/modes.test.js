@@ -335,6 +335,13 @@ describe('downgrade', () => {
     expect((await rejection(lock.downgrade())).code).toBe('ECOMPROMISED');
   });
 
+  // Marked: the engine leaves a detached lock as it is, since no claim stands behind it.
+  test.failing('of a detached lock lets readers in too', async () => {
+    const lock = await manager.acquire(file, 'S', { detached: true, timeout: 60_000 });
+    expect((await lock.downgrade()).mode).toBe('shared');
+    expect(await manager.check(file)).toMatchObject({ mode: 'shared', detached: true });
+  });
+
   test('keeps what another manager of the process wants of the lock', async () => {
     const lock = await manager.acquire(file, 'S');
     const other = await at.manager().acquire(file, 'S');
@@ -343,6 +350,95 @@ describe('downgrade', () => {
     await other.release();
     await until(() => manager.tryAcquire(file, 'T', SHARED));
   });
+});
+
+describe('each scope wants its own kind', () => {
+  const modeNow = async () => (await manager.check(file))?.mode ?? 'free';
+
+  test('a scope that writes inside one that reads leaves a reader', async () => {
+    await manager.withLock(file, 'S', SHARED, async ({ lock }) => {
+      await manager.withLock(file, 'S', async ({ lock: inner }) => {
+        expect([inner.token, inner.mode]).toEqual([lock.token, 'exclusive']);
+        expect(await modeNow()).toBe('exclusive');
+      });
+      expect(await modeNow()).toBe('shared');
+    });
+    expect(await modeNow()).toBe('free');
+  });
+
+  test('a scope that reads inside one that writes leaves a writer', async () => {
+    await manager.withLock(file, 'S', async () => {
+      await manager.withLock(file, 'S', SHARED, async ({ lock }) => {
+        expect(lock.mode).toBe('exclusive');
+      });
+      expect(await modeNow()).toBe('exclusive');
+    });
+    expect(await modeNow()).toBe('free');
+  });
+
+  test('two that overlap end as they began, whichever ends first', async () => {
+    const gates = [gate(), gate()];
+    const begun = [gate(), gate()];
+    const hold = (i, options) =>
+      manager.withLock(file, 'S', options, () => {
+        begun[i].resolve();
+        return gates[i].promise;
+      });
+    const reading = hold(0, SHARED);
+    await begun[0].promise;
+    const writing = hold(1, {});
+    await begun[1].promise;
+    gates[0].resolve();
+    await reading;
+    expect(await modeNow()).toBe('exclusive');
+    gates[1].resolve();
+    await writing;
+    expect(await modeNow()).toBe('free');
+  });
+
+  test('a lock raised in a scope is as before when the scope ends', async () => {
+    const lock = await read('S', { timeout: 60_000 });
+    await manager.withLock(file, 'S', SHARED, async ({ lock: inner }) => {
+      await inner.upgrade();
+      expect(await modeNow()).toBe('exclusive');
+    });
+    expect(await manager.check(file)).toMatchObject({ mode: 'shared', timeout: 60_000 });
+    expect(await lock.release()).toBe(true);
+    expect(await modeNow()).toBe('free');
+  });
+
+  test('a scope’s lock is lowered and raised, and ends with the scope', async () => {
+    await manager.withLock([file, at.path('src')], 'S', { recursive: true }, async ({ locks }) => {
+      for (const lock of locks) {
+        expect((await lock.downgrade()).mode).toBe('shared');
+        expect(await manager.check(lock.filePath)).toMatchObject({ mode: 'shared' });
+        expect((await lock.upgrade()).mode).toBe('exclusive');
+        expect((await lock.downgrade()).mode).toBe('shared');
+        expect(lock.recursive).toBe(true);
+        expect(lock.timeout).toBe(Infinity);
+      }
+      expect((await read('T')).mode).toBe('shared');
+    });
+    expect(await holders()).toEqual(['T']);
+    expect((await manager.status()).totalLocks).toBe(1);
+  });
+
+  test('an upgrade in a scope that is refused leaves it a reader, and free at its end', async () => {
+    const other = await read('T');
+    await manager.withLock(file, 'S', SHARED, async ({ lock }) => {
+      expect((await rejection(lock.upgrade({ wait: 20 }))).code).toBe('ELOCKED');
+      await other.release();
+      expect(await modeNow()).toBe('shared');
+    });
+    expect(await modeNow()).toBe('free');
+  });
+
+  /** A promise and what resolves it. */
+  function gate() {
+    const made = {};
+    made.promise = new Promise((resolve) => Object.assign(made, { resolve }));
+    return made;
+  }
 });
 
 describe('scopes and patches', () => {
