@@ -13,12 +13,24 @@ import { EventEmitter } from 'node:events';
  *
  * Locks are advisory: a program that writes without asking is not stopped.
  *
+ * Kinds. A lock is `'exclusive'`, the default, or `'shared'`; and it is of one path, or
+ * `recursive`: of a folder with everything below it, whether it exists or not. Two locks of
+ * different stories exclude each other if they meet (the same path, or one of them is recursive and
+ * the other lies below it) and not both are shared. Locks of one story never exclude each other. A
+ * story has at most one lock on one path: to ask for what it covers changes nothing, to ask for
+ * more raises it in place, under the same token, once all others that exclude it are gone.
+ *
+ * Names. A path that begins with `@` is the name of a thing that is no file: `@git/index`,
+ * `@port/3000`. It is `@` and segments between single `/`, of which none is empty, `.` or `..`. It
+ * belongs to the project, wherever one stands, and everything here holds for it but patches. A file
+ * of that name is written `./@git/index`.
+ *
  * Fairness. Those who wait are served in order of arrival, over all processes, threads and
  * managers of a project. Why it holds: a place in line is numbered and written down under the one
  * lock under which everything changes, and so is every grant; a path that is given up, or whose
  * holder has died, passes to the first living waiter in that same step, so there is no moment in
  * which somebody else could find it free. Nobody overtakes: not who comes later, not who asks
- * again and again, not who has just given the path up.
+ * again and again, not who has just given the path up, not readers past one who waits to write.
  * - A set takes nothing until it can take everything. While it waits, its paths that are free are
  *   kept for it, so single paths cannot starve it; and since nobody waits for it longer than its
  *   place in line says, it cannot starve them.
@@ -69,8 +81,41 @@ export interface WaitOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** Whether others may have the path at the same time. */
+export type LockMode = 'exclusive' | 'shared';
+
+/** What kind of lock. */
+export interface KindOptions {
+  /** `'shared'`: together with other stories that share. Default: `'exclusive'`, with none. */
+  mode?: LockMode | undefined;
+  /** `true` for a folder with everything below it, existing or not. Default: the path alone. */
+  recursive?: boolean | undefined;
+}
+
+/** A path with what kind of lock it is to have; what is not said here, the call's options say. */
+export interface PathEntry extends KindOptions {
+  path: string;
+}
+
+/** Whether strings are patterns. */
+export interface GlobOptions {
+  /**
+   * `true`: every string is a pattern of files that exist at the time of the call (with `recursive`
+   * also of folders), seen from the working directory; what is made later is not locked. Names and
+   * objects with a `path` are what they are, so a file that is yet to be made is named by one.
+   *
+   * `*`, `**`, `?`, `[a-z]`, `{a,b}`, `@(a|b)`, `!(a)`, and `\` before what is meant as it is; a
+   * string that begins with `!` takes away from the others. A name that begins with a dot is
+   * matched only by a pattern that says the dot, or by `!(a)`. A link stands for the file that it
+   * leads to; no folder is looked into through a link that the pattern does not name. A pattern
+   * that matches nothing rejects with `ENOENT`. A folder that matches is locked with all that lies
+   * in it.
+   */
+  glob?: boolean | undefined;
+}
+
 /** How a lock is taken. */
-export interface AcquireOptions extends WaitOptions {
+export interface AcquireOptions extends WaitOptions, KindOptions {
   /**
    * The lease in ms: the lock ends by itself this long after it was acquired or last renewed. Of a
    * lock that was waited for it begins with the grant.
@@ -86,10 +131,55 @@ export interface AcquireOptions extends WaitOptions {
   detached?: boolean | undefined;
 }
 
-/** How a scope takes its locks. */
-export interface ScopeOptions extends WaitOptions {
+/** How a set of locks is taken. */
+export interface AcquireAllOptions extends AcquireOptions, GlobOptions {}
+
+/** How a scope takes its lock. */
+export interface ScopeOptions extends WaitOptions, KindOptions {
   /** Why, in the story's words: shown to whoever is refused. */
   reason?: string | undefined;
+}
+
+/** How a scope takes several locks. */
+export interface SetScopeOptions extends ScopeOptions, GlobOptions {}
+
+/** How locks that were handed over are made one's own. */
+export interface AdoptOptions {
+  /**
+   * The lease in ms, from now; `Infinity` for one bound to this process. Default: the lease that
+   * the lock has, begun anew.
+   */
+  timeout?: number | undefined;
+}
+
+/** Who takes a lock away, and why: noted beside the locks, and told to the former holder. */
+export interface ForceOptions {
+  /** Who does it, not empty. */
+  by: string;
+  /** Why, not empty. */
+  reason: string;
+  /** From this story alone, where several share. Default: from whoever holds the path. */
+  storyId?: string | undefined;
+  /** `true` to tell only what would happen. Default: `false`. */
+  dryRun?: boolean | undefined;
+}
+
+/** Who took a lock away, why and when. */
+export interface Forced {
+  by: string;
+  reason: string;
+  /** Since 1970, in ms. */
+  at: number;
+}
+
+/** What taking a path from its holders did, or would do. */
+export interface ForceResult {
+  /** Whose locks ended; nobody's if the path was free. */
+  removed: Holder[];
+  /** Who waits for the path, in order. */
+  next: PendingLock[];
+  /** Whether nothing was done. */
+  dryRun: boolean;
 }
 
 /** A file's content: text as UTF-8, or bytes. */
@@ -165,7 +255,7 @@ export interface Holder {
   /** Starts with the story id; one of its kind. */
   lockId: string;
   storyId: string;
-  /** The absolute path as the story named it. */
+  /** The absolute path as the story named it, or the name. */
   filePath: string;
   /** Since 1970, in ms. */
   acquiredAt: number;
@@ -176,7 +266,9 @@ export interface Holder {
   token: number;
   /** The machine or container; empty for a lock that the old module took. */
   host: string;
-  mode: 'exclusive';
+  mode: LockMode;
+  /** Whether everything below is locked too. */
+  recursive: boolean;
   /** How long it has held, in ms. */
   heldFor: number;
   /** How long its lease still runs, in ms; `null` for a bound one. */
@@ -187,6 +279,12 @@ export interface Holder {
   detached: boolean;
   /** Why, in the story's words. */
   reason: string | null;
+}
+
+/** Who holds a path, and who else shares it. */
+export interface CheckedHolder extends Holder {
+  /** The other holders; nobody if the lock is exclusive. */
+  others: Holder[];
 }
 
 /** A predecessor that did not give its lock up: its work on the file may be half done. */
@@ -228,6 +326,9 @@ export interface PendingLock {
   estimate: number | null;
   /** How many paths it wants at once. */
   paths: number;
+  mode: LockMode;
+  /** Whether it wants everything below too. */
+  recursive: boolean;
   /** Why, in the story's words. */
   reason: string | null;
 }
@@ -266,6 +367,8 @@ export interface LockErrorDetails {
   path?: string | undefined;
   storyId?: string | undefined;
   holder?: Holder | undefined;
+  holders?: readonly Holder[] | undefined;
+  forced?: Forced | undefined;
   waiters?: number | undefined;
   place?: number | undefined;
   waitedMs?: number | undefined;
@@ -291,7 +394,8 @@ export class LockError extends Error {
    * - `EDEADLK`: to wait would be to wait for ever, since those in front wait for this story.
    *   Nothing was taken, and nobody was put in line.
    * - `EQUEUEFULL`: as many wait for the path as may.
-   * - `ENOTACQUIRED`: the story does not hold what it wants to renew or release.
+   * - `ENOTACQUIRED`: the story does not hold what it wants to renew, release or write; what was
+   *   handed over is not there any more; or a path is held only with a folder above it.
    * - `ECOMPROMISED`: the lock was held, and was lost. Do not write the file.
    * - `EFENCED`: a file was to be written under a lock that is not current any more, or is not of
    *   this path. Nothing was written.
@@ -299,6 +403,7 @@ export class LockError extends Error {
    * - `EHUNK`: a diff does not match the files. Nothing was written.
    * - `EBADRECORD`: what stands at the record's name cannot be read, and counts as held.
    * - `EINTERNAL`: a defect of storylock.
+   * - `ENOENT`: a pattern that nothing matches; or what the system says.
    * - the system's own code, such as `ENOSPC`, `EACCES` or `ENOTSUP`.
    */
   readonly code:
@@ -315,12 +420,16 @@ export class LockError extends Error {
     | (string & {});
   /** Of `ELOCKED`: whether it was tried once, or the wait has run out. */
   readonly reason?: 'held' | 'wait';
-  /** The absolute path that the call was about. */
+  /** The absolute path, the name, or the pattern without a match, that the call was about. */
   readonly path?: string;
   /** The story that asked. */
   readonly storyId?: string;
   /** Who is in the way; absent if the path is free and kept for one who waits for a set. */
   readonly holder?: Holder;
+  /** All who are in the way, `holder` the first of them; absent where that is. */
+  readonly holders?: readonly Holder[];
+  /** Of a lock that was taken away by {@link LockManager.forceRelease}: by whom, and why. */
+  readonly forced?: Forced;
   /** Of `ELOCKED` and `EQUEUEFULL`: how many wait for the path, this request included if it did. */
   readonly waiters?: number;
   /** Of a wait that has run out: the place that it had in line, from 1. */
@@ -348,14 +457,14 @@ export class LockError extends Error {
 
 /**
  * A path that a story has locked. Its plain properties tell of the moment when it was acquired,
- * or last renewed through this object.
+ * or last renewed, raised or lowered through this object.
  */
 export class Lock implements AsyncDisposable {
   private constructor();
   /** Starts with the story id. The same for every `Lock` of one grant. */
   readonly lockId: string;
   readonly storyId: string;
-  /** The absolute path as the story named it. */
+  /** The absolute path as the story named it, or the name. */
   readonly filePath: string;
   /** Since 1970, in ms. */
   readonly acquiredAt: number;
@@ -366,13 +475,16 @@ export class Lock implements AsyncDisposable {
   readonly token: number;
   /** The lease's end by the wall clock, in ms since 1970; `null` for a bound one. */
   readonly expiresAt: number | null;
-  readonly mode: 'exclusive';
+  readonly mode: LockMode;
+  /** Whether everything below is locked too. */
+  readonly recursive: boolean;
   /** Whose lock it was, if that one was not given up; `null` if the path was free. */
   readonly reclaimed: Reclaimed | null;
 
   /**
    * Aborted when the lock is lost, at once if it was lost before; the reason is the LockError
-   * (`ECOMPROMISED`). Giving the lock up does not abort it. A detached lock's is never aborted.
+   * (`ECOMPROMISED`). Giving the lock up, or passing it on, does not abort it. A detached lock's is
+   * never aborted.
    */
   get signal(): AbortSignal;
 
@@ -383,6 +495,55 @@ export class Lock implements AsyncDisposable {
    * Rejects with `ECOMPROMISED` when the lock was lost.
    */
   renew(timeout?: number): Promise<this>;
+
+  /**
+   * Makes exactly this grant exclusive, under its token and without a moment in which it is not
+   * held. Resolves to this lock, at once if it is exclusive already.
+   *
+   * Waits as {@link LockManager.acquire} does, for the other readers, in front of those who wait
+   * for this story anyway. Rejects as that does; two readers of one path that both wait to be its
+   * writer are a circle, and the second is refused with `EDEADLK`: one of them must release.
+   * Refused or called off, it shares the path as before. Rejects with `ECOMPROMISED` when the lock
+   * was lost or given up, also while it waited.
+   */
+  upgrade(options?: WaitOptions): Promise<this>;
+
+  /**
+   * Makes exactly this grant shared, under its token and without a moment in which it is not held;
+   * readers in line get their turn. Resolves to this lock. What else of this process wants the lock
+   * exclusive, such as another scope of the story, keeps it so: `mode` says what it is.
+   *
+   * Rejects with `ECOMPROMISED` when the lock was lost.
+   */
+  downgrade(): Promise<this>;
+
+  /**
+   * Passes exactly this grant to another story, without a moment in which the path is free: nobody
+   * in line comes between. Resolves to the other story's lock, with a new token. This one is over
+   * then: `release()` resolves to `false`, patches under it are refused with `EFENCED`, its
+   * `signal` stays quiet.
+   *
+   * Rejects with `ECOMPROMISED` when the lock was lost; with `ELOCKED` when another lock, the
+   * giver's own included, excludes the other story's; with `EDEADLK` when that story waits for one
+   * who waits for this; with `ERR_INVALID_STATE` when that story has the path already, or a scope
+   * has this lock. Nothing has changed then.
+   */
+  transfer(options: { storyId: string }): Promise<Lock>;
+
+  /**
+   * Offers exactly this grant to another process, once: resolves to a token, text of letters,
+   * digits, `.`, `-` and `_`, for {@link LockManager.adopt} there. Whoever has it can take the
+   * lock: give it to the one process only, by its environment or stdin rather than its arguments,
+   * which other users can see.
+   *
+   * Until it is adopted the lock stays this process's own, to use, renew and release, and ends with
+   * it: keep it until the other process says that it has the lock. Adopted, it is over here as
+   * after {@link transfer}, and a scope over it ends well. A second export makes the first token
+   * worthless.
+   *
+   * Rejects with `ECOMPROMISED` when the lock was lost.
+   */
+  export(): Promise<string>;
 
   /**
    * Gives exactly this grant up, never a successor's. Resolves to whether it was held until now:
@@ -414,6 +575,9 @@ export class LockSet implements AsyncDisposable {
    */
   renew(timeout?: number): Promise<this>;
 
+  /** Offers all locks to another process, together and once: as {@link Lock.export}. */
+  export(): Promise<string>;
+
   /** Gives all locks up. Resolves to whether every one was held until now. */
   release(): Promise<boolean>;
 
@@ -442,8 +606,8 @@ export interface LockSetScope {
  * The locks of a project, shared with every other manager, thread and process in it.
  *
  * Emits `'compromised'` (error, lock) when a lock that was taken through it is lost: its lease
- * ended unrenewed, somebody else took or removed it, or the lock folder is gone. Without a
- * listener nothing happens; a listener that fails is reported as a process warning.
+ * ended unrenewed, somebody else took, released or removed it, or the lock folder is gone. Without
+ * a listener nothing happens; a listener that fails is reported as a process warning.
  *
  * Starts nothing and touches no disk before its first call, and never keeps the process alive but
  * for an answer that is awaited. A wait takes no thread and no time of the processor: whoever gives
@@ -454,17 +618,35 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
   /** Throws on a bad option: this alone is not a rejection. */
   constructor(options?: LockManagerOptions);
 
+  /**
+   * Makes locks that another process has exported this process's own, once: resolves to a `Lock`,
+   * or to a `LockSet` if a set was exported, of the same story, with new tokens. There is no moment
+   * in which a path is free, and from now on the locks live and end with this process. One manager
+   * for each project stands behind all of them; what is lost is told by `signal`.
+   *
+   * Rejects with `ENOTACQUIRED` if they were adopted already, offered anew, given up or lost; with
+   * `ERR_INVALID_ARG_VALUE` for what is no token. Nothing was taken then.
+   */
+  static adopt(token: string, options?: AdoptOptions): Promise<Lock | LockSet>;
+
+  /**
+   * The same through this manager, whose `'compromised'` tells of losses. A token of another
+   * project is refused with `ERR_INVALID_ARG_VALUE`.
+   */
+  adopt(token: string, options?: AdoptOptions): Promise<Lock | LockSet>;
+
   /** The project's absolute path, looked up now if it was not before. */
   get root(): string;
 
   /**
-   * Locks a path for a story: resolves to a lock that nobody else has, or rejects and has taken
-   * nothing. A story that holds the path already gets its lock again, as it is. Whether the file
-   * exists does not matter, and links to one file are one path. A number is the lease in ms.
+   * Locks a path for a story: resolves to a lock beside which no other story has one that excludes
+   * it, or rejects and has taken nothing. A story that holds the path already gets its lock again,
+   * as it is, or raised to what is asked for. Whether the file exists does not matter, and links to
+   * one file are one path. A number is the lease in ms.
    *
-   * Rejects with `ELOCKED` when another story holds the path: `holder` says who, `message` holds
-   * `is locked by <story>`. With `wait` it stands in line before that; then also with `EDEADLK`
-   * and `EQUEUEFULL`, and with the reason of `signal`.
+   * Rejects with `ELOCKED` when another story holds what excludes it: `holder` says who, `message`
+   * holds `is locked by <story>`. With `wait` it stands in line before that; then also with
+   * `EDEADLK` and `EQUEUEFULL`, and with the reason of `signal`.
    *
    * Fair: in order of arrival, and a path that is free is not had while somebody waits for it.
    * Cancel-safe: called off, it has taken nothing; and if the turn came first, it resolves.
@@ -482,8 +664,9 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
   ): Promise<Lock | null>;
 
   /**
-   * Locks all of these paths, or none of them. Duplicates and two spellings of a path count once.
-   * Two stories that want `[a, b]` and `[b, a]` cannot block each other.
+   * Locks all of these paths, or none of them. Duplicates and two spellings of a path count once,
+   * as the stronger kind of the two. Two stories that want `[a, b]` and `[b, a]` cannot block each
+   * other. With `glob` the strings are patterns.
    *
    * Rejects as {@link acquire}; `ELOCKED` names the first path that is in the way.
    *
@@ -492,9 +675,9 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    * it has taken none of them and stands in no line.
    */
   acquireAll(
-    paths: readonly string[],
+    paths: readonly (string | PathEntry)[],
     storyId: string,
-    options?: number | AcquireOptions,
+    options?: number | AcquireAllOptions,
   ): Promise<LockSet>;
 
   /**
@@ -513,8 +696,23 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    */
   renew(path: string, storyId: string, timeout?: number): Promise<Lock>;
 
-  /** Resolves to who holds the path, or `null` if nobody living does. */
-  check(path: string): Promise<Holder | null>;
+  /**
+   * Resolves to who holds the path, itself or with a folder that it lies in, or `null` if nobody
+   * living does; `others` are those who share it.
+   */
+  check(path: string): Promise<CheckedHolder | null>;
+
+  /**
+   * Takes a path from whoever holds it, without harming anybody else: it passes to the first in
+   * line in the same step. The former holder is told (`signal`, `'compromised'`, with `forced`),
+   * and what it patches afterwards is refused. Who did it and why is noted beside the locks.
+   * Resolves to whose locks ended and who waits; to `removed: []` if nobody held the path. For
+   * operators: the story itself is not stopped, and may go on writing without asking.
+   *
+   * Rejects with `ENOTACQUIRED` when the path is held only with a folder above it, and names that
+   * folder; nothing is done then.
+   */
+  forceRelease(path: string, options: ForceOptions): Promise<ForceResult>;
 
   /**
    * Holds a path while `fn` runs: no timeout ends the lock, and it is let go of whatever happens.
@@ -525,29 +723,37 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    * `ECOMPROMISED` if the lock was lost while `fn` ran, even if `fn` succeeded. The `signal` that
    * `fn` is given tells at once.
    *
+   * A lock that another process has adopted while `fn` ran, after {@link Lock.export}, is no loss.
+   *
    * As fair and as cancel-safe as {@link acquire}: `options.signal` ends the wait, never `fn`.
    */
   withLock<T>(
-    path: string,
+    path: string | PathEntry,
     storyId: string,
     fn: (scope: LockScope) => T | PromiseLike<T>,
   ): Promise<T>;
   withLock<T>(
-    path: string,
+    path: string | PathEntry,
     storyId: string,
     options: ScopeOptions | undefined,
     fn: (scope: LockScope) => T | PromiseLike<T>,
   ): Promise<T>;
-  /** The same for several paths: all or none. */
+  /** The same for several paths, or what patterns stand for: all or none. */
   withLock<T>(
-    paths: readonly string[],
+    paths: readonly (string | PathEntry)[],
     storyId: string,
     fn: (scope: LockSetScope) => T | PromiseLike<T>,
   ): Promise<T>;
   withLock<T>(
-    paths: readonly string[],
+    paths: readonly (string | PathEntry)[],
     storyId: string,
-    options: ScopeOptions | undefined,
+    options: SetScopeOptions | undefined,
+    fn: (scope: LockSetScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+  withLock<T>(
+    pattern: string | PathEntry,
+    storyId: string,
+    options: SetScopeOptions & { glob: true },
     fn: (scope: LockSetScope) => T | PromiseLike<T>,
   ): Promise<T>;
 
@@ -558,24 +764,30 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    */
   runStory<T>(
     storyId: string,
-    path: string,
+    path: string | PathEntry,
     fn: (scope: LockScope) => T | PromiseLike<T>,
   ): Promise<T>;
   runStory<T>(
     storyId: string,
-    path: string,
+    path: string | PathEntry,
     options: ScopeOptions | undefined,
     fn: (scope: LockScope) => T | PromiseLike<T>,
   ): Promise<T>;
   runStory<T>(
     storyId: string,
-    paths: readonly string[],
+    paths: readonly (string | PathEntry)[],
     fn: (scope: LockSetScope) => T | PromiseLike<T>,
   ): Promise<T>;
   runStory<T>(
     storyId: string,
-    paths: readonly string[],
-    options: ScopeOptions | undefined,
+    paths: readonly (string | PathEntry)[],
+    options: SetScopeOptions | undefined,
+    fn: (scope: LockSetScope) => T | PromiseLike<T>,
+  ): Promise<T>;
+  runStory<T>(
+    storyId: string,
+    pattern: string | PathEntry,
+    options: SetScopeOptions & { glob: true },
     fn: (scope: LockSetScope) => T | PromiseLike<T>,
   ): Promise<T>;
 
@@ -584,12 +796,14 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
    * very moment: a story that lost its lock cannot overwrite its successor's work. Readers see the
    * old content or the new one. The mode is kept, the owner where the system allows it; a link is
    * written through and stays. A lock that the story has is used and kept; otherwise one is taken
-   * and given up again, whatever happens.
+   * and given up again, whatever happens. It takes an exclusive lock of the path, or a recursive
+   * one of a folder above it.
    *
    * `content` may be a function of what the file is, `null` for no file: it is called under the
    * lock, and what it resolves to is written only if the file is still what it was given.
    *
-   * Rejects with `ELOCKED` before anything is touched; with `EFENCED` when the lock was lost; with
+   * Rejects with `ELOCKED` before anything is touched; with `ENOTACQUIRED` when `lock` is a shared
+   * one; with `ERR_INVALID_ARG_VALUE` for a name; with `EFENCED` when the lock was lost; with
    * `EBASE` when the file is not what `expect` says; with whatever the function rejects with; with
    * what the system says. The file is untouched then.
    */

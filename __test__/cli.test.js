@@ -13,6 +13,8 @@ const shell = require('./fixtures/cli-shell.js');
 
 const { PROGRAM, onTerminal, project, storylock, until } = shell;
 
+const MORE = ['force-release', 'patch', 'apply', 'run'];
+
 let root;
 const { answerOf, refusalOf, isFree } = shell.commandsIn(() => root);
 beforeEach(() => {
@@ -93,7 +95,7 @@ describe('the words of the module that this one replaces', () => {
   test('usage is printed, on stderr with exit 2, when no command is given', async () => {
     const told = await refusalOf(2);
     expect(told).toMatch(/^Usage: storylock /);
-    for (const command of ['acquire', 'release', 'renew', 'check', 'status', 'cleanup', 'run']) {
+    for (const command of ['acquire', 'release', 'renew', 'check', 'status', 'cleanup', ...MORE]) {
       expect(told).toContain(`\n  ${command} `);
     }
   });
@@ -241,7 +243,7 @@ describe('answers', () => {
     const version = await storylock(['--version'], { cwd: root });
     expect(version).toMatchObject({ code: 0, stderr: '' });
     expect(version.stdout.trim()).toBe(require('../package.json').version);
-    for (const command of ['acquire', 'release', 'renew', 'check', 'status', 'cleanup', 'run']) {
+    for (const command of ['acquire', 'release', 'renew', 'check', 'status', 'cleanup', ...MORE]) {
       const { code, stdout, stderr } = await storylock([command, '--help'], { cwd: root });
       expect({ command, code, stderr }).toEqual({ command, code: 0, stderr: '' });
       expect(stdout).toMatch(new RegExp(`^Usage: storylock ${command} `));

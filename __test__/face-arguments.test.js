@@ -55,7 +55,9 @@ describe('arguments', () => {
     [{ retries: undefined }, VALUE],
     [{ toString: 1 }, VALUE],
     [{ retries: 3 }, VALUE],
-    [{ mode: 'shared' }, VALUE],
+    [{ mode: 'read' }, VALUE],
+    [{ mode: true }, TYPE],
+    [{ recursive: 1 }, TYPE],
     [{ reason: 7 }, TYPE],
     [{ reason: 'a\ud800' }, VALUE],
   ];
@@ -152,13 +154,16 @@ describe('arguments', () => {
     const error = await rejection(newManager().withLock(file, 'S', { timeout: 5 }, fn));
     expect(error.code).toBe('ERR_INVALID_ARG_VALUE');
     expect(error.message).toBe(
-      "The argument 'options.timeout' is not an option here. Known: wait, signal, reason.",
+      "The argument 'options.timeout' is not an option here. " +
+        'Known: wait, signal, reason, mode, recursive, glob.',
     );
   });
 
   test('an unknown option is refused naming the known ones', async () => {
     const error = await rejection(newManager().acquire(file, 'S', { retries: 3 }));
-    expect(error.message).toMatch(/'options\.retries'.*Known: timeout, wait, signal, reason, detached\.$/);
+    expect(error.message).toMatch(
+      /'options\.retries'.*Known: timeout, wait, signal, reason, detached, mode, recursive\.$/,
+    );
   });
 
   test('a detached lock needs a lease that ends', async () => {
@@ -207,7 +212,8 @@ describe('arguments', () => {
     const manager = newManager();
     const texts = [manager.withLock(7, 'S', noFn), manager.acquire(file, 'S', '5000')];
     expect((await Promise.all(texts.map(rejection))).map((error) => error.message)).toEqual([
-      "The argument 'path' must be a string or an array of strings. Received 7",
+      "The argument 'path' must be a string or an object with a path, or an array of these. " +
+        'Received 7',
       "The argument 'timeout' must be a number of milliseconds or an object of options. " +
         "Received '5000'",
     ]);

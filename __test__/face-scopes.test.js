@@ -196,6 +196,18 @@ describe('scopes', () => {
     expect(await manager.check(file)).toBeNull();
   });
 
+  test('a loss is told in a scope whose lock the work has released once', async () => {
+    const manager = newManager();
+    const rival = newManager();
+    const scope = manager.withLock(file, 'S', async ({ lock, signal }) => {
+      await lock.release();
+      const aborted = once(signal, 'abort');
+      await rival.release(file, 'S');
+      await aborted;
+    });
+    expect((await rejection(scope)).code).toBe('ECOMPROMISED');
+  });
+
   test('a manager closed while the work runs gives the lock up and says so', async () => {
     const manager = newManager();
     const error = await rejection(manager.withLock(file, 'S', () => manager.close()));

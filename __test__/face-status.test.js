@@ -31,6 +31,7 @@ describe('status, cleanup and close', () => {
           token: lock.token,
           expiresAt: lock.expiresAt,
           mode: 'exclusive',
+          recursive: false,
           host: os.hostname(),
           detached: false,
           reason: 'why',

@@ -102,13 +102,20 @@ describe('errors', () => {
       token: lock.token,
       host: os.hostname(),
       mode: 'exclusive',
+      recursive: false,
       heldFor: expect.any(Number),
       remaining: expect.any(Number),
       expiresAt: lock.expiresAt,
       detached: false,
       reason: null,
     });
-    expect(Object.keys(await manager.check(file))).toEqual(Object.keys(error.holder));
+    expect(error.holders).toEqual([error.holder]);
+    expect(await manager.check(file)).toEqual({
+      ...error.holder,
+      heldFor: expect.any(Number),
+      remaining: expect.any(Number),
+      others: [],
+    });
   });
 
   test('a refusal leads to the caller', async () => {
@@ -173,6 +180,7 @@ describe('locks', () => {
       token: expect.any(Number),
       expiresAt: expect.any(Number),
       mode: 'exclusive',
+      recursive: false,
       reclaimed: null,
     });
     expect(JSON.parse(JSON.stringify(lock))).toEqual({ ...lock });

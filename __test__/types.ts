@@ -14,7 +14,12 @@ import {
   type ActiveLock,
   type Arm,
   type ChangedFile,
+  type CheckedHolder,
+  type ForceResult,
+  type Forced,
   type Holder,
+  type LockMode,
+  type PathEntry,
   type PatchOptions,
   type PendingLock,
   type Reclaimed,
@@ -108,6 +113,67 @@ export async function waiting(): Promise<void> {
   await manager.acquire('a', 'AH-011', { queueLimit: 1 });
 }
 
+export async function kinds(): Promise<void> {
+  const module: Lock = await manager.acquire('src', 'AH-011', { recursive: true });
+  const reader: Lock | null = await manager.tryAcquire('a', 'AH-011', { mode: 'shared' });
+  const mode: LockMode = module.mode;
+  const isFolder: boolean = module.recursive;
+  const entries: readonly (string | PathEntry)[] = ['a', { path: 'src', mode: 'shared' }];
+  const set: LockSet = await manager.acquireAll(entries, 'AH-011', { recursive: true });
+  const again: Lock | undefined = await reader?.upgrade({ wait: 5000 });
+  const lowered: Lock = await module.downgrade();
+  const held: CheckedHolder | null = await manager.check('@git/index');
+  const others: Holder[] = held?.others ?? [];
+  const sizes: number[] = [
+    await manager.withLock({ path: 'a', mode: 'shared' }, 'S', ({ lock }) => lock.token),
+    await manager.withLock(entries, 'S', { glob: true }, ({ locks }) => locks.length),
+    await manager.withLock('src/*.js', 'S', { glob: true }, ({ locks }) => locks.length),
+    await manager.runStory('S', 'src/*.js', { glob: true }, ({ locks }) => locks.length),
+    await manager.runStory('S', 'src', { recursive: true }, ({ lock }) => lock.token),
+  ];
+  await manager.acquireAll(['src/*.js'], 'AH-011', { glob: true });
+  console.log(mode, isFolder, set, again, lowered, others, sizes);
+
+  // @ts-expect-error there are two modes
+  await manager.acquire('a', 'AH-011', { mode: 'read' });
+  // @ts-expect-error one path is no pattern
+  await manager.acquire('a*', 'AH-011', { glob: true });
+  // @ts-expect-error a pattern gives several locks
+  await manager.withLock('a*', 'S', { glob: true }, ({ lock }) => lock);
+  // @ts-expect-error an entry has a path
+  await manager.acquireAll([{ mode: 'shared' }], 'AH-011');
+  // @ts-expect-error a patch takes an exclusive lock
+  await manager.applyPatch('a', 'AH-011', 'text', { mode: 'shared' });
+}
+
+export async function handover(): Promise<void> {
+  const lock: Lock = await manager.acquire('a', 'AH-011');
+  const theirs: Lock = await lock.transfer({ storyId: 'AH-012' });
+  const set: LockSet = await manager.acquireAll(['a', 'b'], 'AH-011');
+  const tokens: string[] = [await theirs.export(), await set.export()];
+  const adopted: Lock | LockSet = await LockManager.adopt(tokens[0] ?? '', { timeout: 5000 });
+  await manager.adopt(tokens[1] ?? '');
+  if (adopted instanceof Lock) console.log(adopted.token);
+
+  // @ts-expect-error the story is named
+  await lock.transfer('AH-012');
+  // @ts-expect-error a wait is not for this
+  await manager.adopt('storylock1.', { wait: 5000 });
+}
+
+export async function force(): Promise<void> {
+  const freed: ForceResult = await manager.forceRelease('a', { by: 'ops', reason: 'stuck' });
+  const whose: string[] = freed.removed.map(({ storyId }) => storyId);
+  const next: PendingLock | undefined = freed.next[0];
+  await manager.forceRelease('a', { by: 'o', reason: 'r', storyId: 'AH-011', dryRun: true });
+  console.log(whose, next?.mode, next?.recursive, freed.dryRun);
+
+  // @ts-expect-error why must be said
+  await manager.forceRelease('a', { by: 'ops' });
+  // @ts-expect-error who and why must be said
+  await manager.forceRelease('a');
+}
+
 export async function disposal(): Promise<void> {
   await using lock = await manager.acquire('a', 'AH-011');
   await using set = await manager.acquireAll(['b', 'c'], 'AH-011');
@@ -192,6 +258,12 @@ export async function errors(): Promise<void> {
     if (!(error instanceof LockError)) throw error;
     if (error.code === 'ELOCKED') {
       console.log(error.path, error.hint, error.holder?.storyId, error.holder?.expiresAt);
+      const all: readonly Holder[] = error.holders ?? [];
+      console.log(all.length);
+    }
+    if (error.code === 'ECOMPROMISED') {
+      const forced: Forced | undefined = error.forced;
+      console.log(forced?.by, forced?.reason, forced?.at);
     }
     if (error.code === 'EDEADLK') {
       const circle: readonly Arm[] = error.cycle ?? [];

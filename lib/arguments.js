@@ -21,20 +21,30 @@ function checkText(value, name) {
   }
 }
 
-function checkPaths(paths) {
-  if (!Array.isArray(paths)) throw invalidType('paths', 'an array of strings', paths);
-  for (let i = 0; i < paths.length; i++) checkText(paths[i], `paths[${i}]`);
+const ENTRY = 'a string or an object with a path';
+
+/** A path, or an object with a path and what kind of lock it is to have. */
+function entryOf(entry, name) {
+  if (typeof entry === 'string') {
+    checkText(entry, name);
+    return entry;
+  }
+  if (typeof entry?.path !== 'string') throw invalidType(name, ENTRY, entry);
+  return optionsOf(entry, OF_ENTRY, name);
 }
 
-/** One path, or an array of them: always the array. */
-function pathsOf(path) {
-  if (Array.isArray(path)) {
-    checkPaths(path);
-    return path;
+function setOf(paths) {
+  if (!Array.isArray(paths)) throw invalidType('paths', 'an array', paths);
+  return Array.from(paths, (entry, i) => entryOf(entry, `paths[${i}]`));
+}
+
+/** One path, or an array of them: always an array. */
+function oneOrSetOf(path) {
+  if (Array.isArray(path)) return setOf(path);
+  if (typeof path !== 'string' && typeof path?.path !== 'string') {
+    throw invalidType('path', `${ENTRY}, or an array of these`, path);
   }
-  if (typeof path !== 'string') throw invalidType('path', 'a string or an array of strings', path);
-  checkText(path, 'path');
-  return [path];
+  return [entryOf(path, 'path')];
 }
 
 function checkTimeout(value, name = 'timeout') {
@@ -81,6 +91,19 @@ function checkLock(value, name) {
   if (typeof value?.verify !== 'function') throw invalidType(name, 'a Lock or a LockSet', value);
 }
 
+function checkMode(value, name) {
+  if (typeof value !== 'string') throw invalidType(name, "'exclusive' or 'shared'", value);
+  if (value !== 'exclusive' && value !== 'shared') {
+    throw invalidValue(name, "must be 'exclusive' or 'shared'.");
+  }
+}
+
+/** What an audit rests on: words must be there. */
+function checkWords(value, name) {
+  checkText(value, name);
+  if (value.trim() === '') throw invalidValue(name, 'must not be empty: it is kept with the note.');
+}
+
 function checkFlag(value, name) {
   if (typeof value !== 'boolean') throw invalidType(name, 'a boolean', value);
 }
@@ -99,38 +122,53 @@ function checkBody(fn) {
 
 /** The options that each call takes, with the check of each. */
 const OF_MANAGER = { root: checkRoot, timeout: checkTimeout, queueLimit: checkQueueLimit };
-const OF_SCOPE = { wait: checkWait, signal: checkSignal, reason: checkText };
-const OF_DIFF = { ...OF_SCOPE, lock: checkLock, durable: checkFlag, check: checkFlag };
+const OF_TURN = { wait: checkWait, signal: checkSignal };
+const OF_KIND = { mode: checkMode, recursive: checkFlag };
+const OF_ENTRY = { path: checkText, ...OF_KIND };
+const OF_ASK = { ...OF_TURN, reason: checkText };
+const OF_SCOPE = { ...OF_ASK, ...OF_KIND, glob: checkFlag };
+const OF_DIFF = { ...OF_ASK, lock: checkLock, durable: checkFlag, check: checkFlag };
 const OF_PATCH = {
-  ...OF_SCOPE,
+  ...OF_ASK,
   lock: checkLock,
   expect: checkHash,
   parents: checkFlag,
   durable: checkFlag,
 };
-const OF_ACQUIRE = { timeout: checkTimeout, ...OF_SCOPE, detached: checkFlag };
+const OF_ACQUIRE = { timeout: checkTimeout, ...OF_ASK, detached: checkFlag, ...OF_KIND };
+const OF_SET = { ...OF_ACQUIRE, glob: checkFlag };
+const OF_TRANSFER = { storyId: checkText };
+const OF_ADOPT = { timeout: checkTimeout };
+const OF_FORCE = { by: checkWords, reason: checkWords, storyId: checkText, dryRun: checkFlag };
 
 /** The options given, checked; those that are undefined are left out. */
-function optionsOf(given, checks) {
+function optionsOf(given, checks, what = 'options') {
   if (given === undefined) return {};
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
-    throw invalidType('options', 'an object', given);
+    throw invalidType(what, 'an object', given);
   }
   const options = {};
   for (const [name, value] of Object.entries(given)) {
     if (!Object.hasOwn(checks, name)) {
       const known = Object.keys(checks).join(', ');
-      throw invalidValue(`options.${name}`, `is not an option here. Known: ${known}.`);
+      throw invalidValue(`${what}.${name}`, `is not an option here. Known: ${known}.`);
     }
     if (value === undefined) continue;
-    checks[name](value, `options.${name}`);
+    checks[name](value, `${what}.${name}`);
     options[name] = value;
   }
   return options;
 }
 
-/** The last argument of `acquire`: a timeout, or options. */
-function leaseOf(given) {
+/** The same where some of the options must be given. */
+function neededOf(given, checks, needed) {
+  const options = optionsOf(given, checks);
+  for (const name of needed) checks[name](options[name], `options.${name}`);
+  return options;
+}
+
+/** The last argument of `acquire` and the like: a timeout, or options. */
+function leaseOf(given, checks = OF_ACQUIRE) {
   if (typeof given === 'number') {
     checkTimeout(given);
     return { timeout: given };
@@ -138,7 +176,7 @@ function leaseOf(given) {
   if (given !== undefined && (typeof given !== 'object' || given === null)) {
     throw invalidType('timeout', 'a number of milliseconds or an object of options', given);
   }
-  return optionsOf(given, OF_ACQUIRE);
+  return optionsOf(given, checks);
 }
 
 /** The last arguments of a scope, `[options], fn`. */
@@ -149,14 +187,20 @@ function scopeOf(options, fn) {
 }
 
 module.exports = {
-  OF_PATCH,
+  OF_ADOPT,
   OF_DIFF,
+  OF_FORCE,
   OF_MANAGER,
+  OF_PATCH,
+  OF_SET,
+  OF_TRANSFER,
+  OF_TURN,
   checkText,
-  checkPaths,
   checkTimeout,
-  pathsOf,
+  setOf,
+  oneOrSetOf,
   optionsOf,
+  neededOf,
   leaseOf,
   scopeOf,
 };

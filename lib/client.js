@@ -10,18 +10,23 @@
  */
 
 const native = require('../native.js');
-const { errorOf, holderOf } = require('./errors.js');
-const { Grant, Lock } = require('./lock.js');
+const { errorOf, goneOf, holderOf } = require('./errors.js');
+const { Grant } = require('./grant.js');
+const { areUsual, asked, kindsOf } = require('./kinds.js');
+const { Lock, grantOf } = require('./lock.js');
+const { waiterOf } = require('./status.js');
 const { Tickets } = require('./tickets.js');
 
 class Client {
   #native;
+  #queueLimit;
   #onLoss;
   #tickets = new Tickets();
-  /** The grant of each key, from its answer until it is given up or lost. */
+  /** The grants, each from its answer until it is given up or lost. */
   #held = new Map();
 
-  constructor(root, onLoss) {
+  constructor(root, { queueLimit, onLoss }) {
+    this.#queueLimit = queueLimit;
     this.#onLoss = onLoss;
     try {
       this.#native = new native.Client(root, (answers) => this.#settle(answers));
@@ -35,16 +40,25 @@ class Client {
   }
 
   /**
-   * All of these paths or none: their locks. A request that `signal` calls off while it waits has
+   * All of these entries or none: their locks. A request that `signal` calls off while it waits has
    * no place in the queue any more; which of the two came first is the engine's to say.
    */
-  async acquire(paths, storyId, { signal, ...options }) {
+  async acquire(entries, storyId, { signal, mode, recursive, ...options }) {
     signal?.throwIfAborted();
-    const submitted = this.#native.acquire(paths, storyId, options);
+    const wanted = asked(entries, { mode, recursive });
+    const submitted = this.#native.acquire(wanted.paths, storyId, {
+      ...options,
+      kinds: areUsual(wanted.kinds) ? undefined : wanted.kinds,
+      queueLimit: this.#queueLimit,
+    });
     if (typeof submitted === 'number') leaveAtExit(this);
-    const outcome = this.#tickets.outcome(submitted, ({ locks }) =>
-      locks.map((info) => new Lock(this, this.#granted(info, options), info)),
-    );
+    const outcome = this.#tickets.outcome(submitted, ({ locks }) => {
+      const kinds = kindsOf(locks, wanted);
+      return locks.map((info, i) => {
+        const grant = this.#granted(info, kinds[i], options);
+        return new Lock(this, grant, info, options.scope ? kinds[i] : null);
+      });
+    });
     if (!signal || typeof submitted !== 'number') return outcome;
     const callOff = () => this.#native.cancel(submitted);
     signal.addEventListener('abort', callOff, { once: true });
@@ -57,11 +71,18 @@ class Client {
     }
   }
 
-  /** Gives these grants up, or ends one scope on each: whether each was held until now. */
-  letGo(grants, scope = false) {
-    const submitted = this.#native.letGo(grants.map(nameOf), scope);
+  /**
+   * Gives these grants up, or ends the scope on each that wants it in this kind: whether each was
+   * held until now.
+   */
+  letGo(grants, scopes = null) {
+    const isScope = scopes !== null;
+    const submitted = this.#native.letGo(grants.map(nameOf), isScope, scopes);
     return this.#tickets.outcome(submitted, ({ released }) => {
-      grants.forEach((grant, i) => this.#end(grant, scope && released[i]));
+      grants.forEach((grant, i) => {
+        const isWanted = grant.end(isScope);
+        if (!(isWanted && released[i])) this.#forget(grant);
+      });
       return [...released];
     });
   }
@@ -109,9 +130,59 @@ class Client {
     return this.#tickets.outcome(this.#native.verify(key, token), ({ current }) => current);
   }
 
+  /** This claim on exactly this grant as an exclusive one, in turn behind the other readers. */
+  async raise(grant, scope, turn) {
+    return await this.#claimAnew(grant, scope, 'exclusive', turn);
+  }
+
+  /** This claim on exactly this grant as a shared one. */
+  async lower(grant, scope) {
+    if (scope !== null) {
+      const outcome = await this.#claimAnew(grant, scope, 'shared', {});
+      if (outcome.failure) return outcome;
+      // What has become of the lock is known when the old claim has ended.
+      const renewed = await this.extend(grant);
+      return renewed.failure ? renewed : { value: { ...outcome.value, info: renewed.value } };
+    }
+    const kind = { mode: 'shared', recursive: grant.kind?.recursive ?? false };
+    const submitted = this.#native.lower(grant.key, grant.token, kind);
+    return this.#tickets.outcome(submitted, ({ locks: [info] }) => {
+      if (grant.kind !== null) grant.kind = kind;
+      return { info, scope: null };
+    });
+  }
+
+  /** This grant to another story: its lock. */
+  transfer({ key, token }, storyId) {
+    const submitted = this.#native.transfer(key, token, storyId);
+    return this.#tickets.outcome(submitted, ({ locks: [info] }) => this.#lockOf(info));
+  }
+
+  /** Offers these grants to whoever knows the secret of this digest. */
+  offer(grants, digest) {
+    return this.#tickets.outcome(this.#native.offer(grants.map(nameOf), digest), () => {
+      for (const grant of grants) grant.isOffered = true;
+    });
+  }
+
+  /** Makes grants that were offered so this process's own: their locks. */
+  adopt(grants, digest, timeout) {
+    const submitted = this.#native.adopt(grants, digest, timeout);
+    if (typeof submitted === 'number') leaveAtExit(this);
+    return this.#tickets.outcome(submitted, ({ locks }) => locks.map((info) => this.#lockOf(info)));
+  }
+
+  /** Takes the path from whoever holds it: who did, and who is next. */
+  force(path, options) {
+    return this.#tickets.outcome(this.#native.force(path, options), ({ removed, next }) => ({
+      removed: removed.map(holderOf),
+      next: next.map(waiterOf),
+    }));
+  }
+
   check(path) {
-    return this.#tickets.outcome(this.#native.check(path), ({ holders: [holder] }) =>
-      holder ? holderOf(holder) : null,
+    return this.#tickets.outcome(this.#native.check(path), ({ holders: [holder, ...others] }) =>
+      holder ? { ...holderOf(holder), others: others.map(holderOf) } : null,
     );
   }
 
@@ -146,38 +217,75 @@ class Client {
   }
 
   #find(key, token) {
-    const grant = this.#held.get(key);
-    return grant?.token === token ? grant : undefined;
+    const grant = this.#held.get(idOf({ key, token }));
+    return grant?.key === key ? grant : undefined;
+  }
+
+  /** A lock that came to this client otherwise than by being asked for. */
+  #lockOf(info) {
+    const { mode, recursive, detached } = info;
+    return new Lock(this, this.#granted(info, { mode, recursive }, { detached }), info);
   }
 
   /** A detached lock is nobody's here: the engine tells no loss of it. */
-  #granted(info, { scope, detached }) {
+  #granted(info, kind, { scope = false, detached }) {
     const known = this.#find(info.key, info.token);
     const grant = known ?? new Grant(info);
     if (detached) return grant;
-    if (!known) this.#held.set(grant.key, grant);
-    if (scope) grant.scopes += 1;
-    // What was there before the first scope has a lease of its own, which no scope ends.
-    if (!scope || (!known && !info.fresh)) grant.isApart = true;
+    if (!known) this.#held.set(idOf(grant), grant);
+    grant.begin(kind, { scope, isFound: !known && !info.fresh });
     return grant;
   }
 
-  #end(grant, isScopeEnd) {
-    if (isScopeEnd) grant.scopes -= 1;
-    if (isScopeEnd && (grant.scopes > 0 || grant.isApart)) return;
-    if (this.#find(grant.key, grant.token)) this.#held.delete(grant.key);
+  /**
+   * Claims exactly this grant in another mode, in place of the claim that there is: the scope of
+   * that kind, or the one apart from scopes. Refused, nothing has changed.
+   */
+  async #claimAnew(grant, scope, mode, { wait, signal }) {
+    const current = await this.verify(grant);
+    if (current.failure) return current;
+    if (!current.value) throw goneOf(grant);
+    const kind = { mode, recursive: scope?.recursive ?? false };
+    // Once the lock is lost, to wait on would be to wait for another one.
+    const ends = signal ? AbortSignal.any([signal, grant.signal]) : grant.signal;
+    const { filePath, storyId, detached } = grant;
+    const options = { ...kind, wait, signal: ends, detached, scope: scope !== null };
+    let outcome;
+    try {
+      outcome = await this.acquire([{ path: filePath }], storyId, options);
+    } catch (error) {
+      throw error === grant.loss ? goneOf(grant) : error;
+    }
+    if (outcome.failure) return outcome;
+    const [info] = outcome.value;
+    const found = grantOf(info);
+    if (found.key !== grant.key || found.token !== grant.token) {
+      await this.letGo([found], scope && [kind]);
+      throw goneOf(grant);
+    }
+    if (scope) await this.letGo([grant], [scope]);
+    return { value: { info, scope: scope && kind } };
+  }
+
+  #forget(grant) {
+    if (this.#find(grant.key, grant.token)) this.#held.delete(idOf(grant));
   }
 
   /** A grant is over that was not let go of here: given up by path or by story, or lost. */
   #over({ key, token, failure }) {
     const grant = this.#find(key, token);
     if (!grant) return;
-    this.#held.delete(key);
+    this.#held.delete(idOf(grant));
     if (!failure) return;
     const loss = errorOf(failure);
     grant.lose(loss);
     this.#onLoss(loss, grant.lock);
   }
+}
+
+/** No two grants have one token, but those of the old module, which are one a path. */
+function idOf({ key, token }) {
+  return token === 0 ? key : token;
 }
 
 function nameOf({ key, token }) {

@@ -30,6 +30,8 @@ const DETAILS = [
   'path',
   'storyId',
   'holder',
+  'holders',
+  'forced',
   'waiters',
   'place',
   'waitedMs',
@@ -67,7 +69,7 @@ function errorOf(failure) {
 }
 
 /** What the engine tells with every failure is kept where it means something. */
-function detailsOf({ holder, waiters, cycle, base, ...failure }) {
+function detailsOf({ holder, holders, forced, waiters, cycle, base, ...failure }) {
   const details = { ...failure };
   if (base) {
     details.expected = base.expected ?? null;
@@ -75,6 +77,8 @@ function detailsOf({ holder, waiters, cycle, base, ...failure }) {
     details.writer = base.writer ? { ...base.writer, hash: base.writer.hash ?? null } : null;
   }
   if (holder) details.holder = holderOf(holder);
+  if (holders?.length > 0) details.holders = holders.map(holderOf);
+  if (forced) details.forced = { ...forced };
   if (failure.code === 'ELOCKED') {
     details.reason = failure.waitedMs === undefined ? 'held' : 'wait';
   }
@@ -88,14 +92,24 @@ function detailsOf({ holder, waiters, cycle, base, ...failure }) {
  * What was lost is told already, as the signal's reason; what was given up by name meanwhile is
  * told here.
  */
-function lossOf({ loss, filePath, storyId }) {
+function lossOf(grant) {
+  const what = 'was no longer locked by';
+  const how = ' when the work in its scope ended: it was released or cleaned up meanwhile.';
+  return endOf(grant, what, how, LEAVE_IT);
+}
+
+/** Why a lock cannot be raised that is not current any more. */
+function goneOf(grant) {
+  return endOf(grant, 'is no longer locked by', ': it was given up.', ACQUIRE_IT);
+}
+
+const LEAVE_IT = 'Leave that to the scope: it gives its locks up when its work ends.';
+const ACQUIRE_IT = 'Acquire it again, and read the file anew.';
+
+function endOf({ loss, filePath, storyId }, what, how, hint) {
   if (loss) return new LockError(loss.message, { ...loss, cause: loss });
-  const hint = 'Leave that to the scope: it gives its locks up when its work ends.';
-  return new LockError(
-    `${filePath} was no longer locked by ${storyId} when the work in its scope ended: it was ` +
-      `released or cleaned up meanwhile. ${hint}`,
-    { code: 'ECOMPROMISED', path: filePath, storyId, hint },
-  );
+  const message = `${filePath} ${what} ${storyId}${how} ${hint}`;
+  return new LockError(message, { code: 'ECOMPROMISED', path: filePath, storyId, hint });
 }
 
 /** A holder as `check()`, `error.holder` and `status()` tell it: always every property. */
@@ -110,6 +124,7 @@ function holderOf(info) {
     token: info.token,
     host: info.host,
     mode: info.mode,
+    recursive: info.recursive,
     heldFor: info.heldFor,
     remaining: info.remaining ?? null,
     expiresAt: info.expiresAt ?? null,
@@ -149,6 +164,7 @@ module.exports = {
   LockError,
   errorOf,
   lossOf,
+  goneOf,
   holderOf,
   invalidType,
   invalidValue,

@@ -5,59 +5,35 @@
  *
  * Promises: every call speaks of exactly this grant, by key and token, and never touches a
  * successor's lock on the same path; `signal` is aborted once, when the lock is lost, with the
- * loss as its reason. A lock that is given up is not lost: its signal stays quiet.
+ * loss as its reason. A lock that is given up, or passed on to another story or process, is not
+ * lost: its signal stays quiet.
  *
- * The plain properties tell of the moment when the lock was acquired, or last renewed through it.
+ * The plain properties tell of the moment when the lock was acquired, or last changed through it.
  */
 
-const { checkTimeout } = require('./arguments.js');
+const check = require('./arguments.js');
+const { exported } = require('./handover.js');
 const { done } = require('./tickets.js');
 
-/** What all locks of one grant share: a story that asks again is given another `Lock` of it. */
-class Grant {
-  #controller = null;
-
-  constructor({ key, token, storyId, filePath }) {
-    this.key = key;
-    this.token = token;
-    this.storyId = storyId;
-    this.filePath = filePath;
-    /** Scopes open on it, and whether it is held apart from them too: as the engine counts. */
-    this.scopes = 0;
-    this.isApart = false;
-    /** The first lock of it. */
-    this.lock = null;
-    this.loss = null;
-  }
-
-  get signal() {
-    if (!this.#controller) {
-      this.#controller = new AbortController();
-      if (this.loss) this.#controller.abort(this.loss);
-    }
-    return this.#controller.signal;
-  }
-
-  lose(loss) {
-    this.loss = loss;
-    this.#controller?.abort(loss);
-  }
-}
-
 let grantOf;
+let scopeOf;
 
 /** A path that is locked. */
 class Lock {
   #client;
   #grant;
+  /** The kind in which its scope wants it; null if it is no scope's. */
+  #scope;
 
   static {
     grantOf = (lock) => lock.#grant;
+    scopeOf = (lock) => lock.#scope;
   }
 
-  constructor(client, grant, info) {
+  constructor(client, grant, info, scope = null) {
     this.#client = client;
     this.#grant = grant;
+    this.#scope = scope;
     grant.lock ??= this;
     this.lockId = info.lockId;
     this.storyId = info.storyId;
@@ -68,6 +44,7 @@ class Lock {
     this.token = info.token;
     this.expiresAt = info.expiresAt ?? null;
     this.mode = info.mode;
+    this.recursive = info.recursive;
     this.reclaimed = info.reclaimed ? { ...info.reclaimed } : null;
   }
 
@@ -76,11 +53,26 @@ class Lock {
   }
 
   async renew(timeout) {
-    if (timeout !== undefined) checkTimeout(timeout);
-    const info = done(await this.#client.extend(this.#grant, timeout));
-    this.timeout = info.timeout;
-    this.expiresAt = info.expiresAt ?? null;
-    return this;
+    if (timeout !== undefined) check.checkTimeout(timeout);
+    return this.#is(done(await this.#client.extend(this.#grant, timeout)));
+  }
+
+  async upgrade(options) {
+    const turn = check.optionsOf(options, check.OF_TURN);
+    return this.#became(done(await this.#client.raise(this.#grant, this.#scope, turn)));
+  }
+
+  async downgrade() {
+    return this.#became(done(await this.#client.lower(this.#grant, this.#scope)));
+  }
+
+  async transfer(options) {
+    const { storyId } = check.neededOf(options, check.OF_TRANSFER, ['storyId']);
+    return done(await this.#client.transfer(this.#grant, storyId));
+  }
+
+  async export() {
+    return await exported(this.#client, [this.#grant], false);
   }
 
   async release() {
@@ -94,6 +86,18 @@ class Lock {
 
   async [Symbol.asyncDispose]() {
     await this.release();
+  }
+
+  /** What a claim of another kind has made of it. */
+  #became({ info, scope }) {
+    this.#scope = scope;
+    return this.#is(info);
+  }
+
+  /** What the engine says of the grant now. */
+  #is({ timeout, expiresAt, mode, recursive }) {
+    Object.assign(this, { timeout, expiresAt: expiresAt ?? null, mode, recursive });
+    return this;
   }
 }
 
@@ -118,6 +122,10 @@ class LockSet {
     return this;
   }
 
+  async export() {
+    return await exported(this.#client, this.locks.map(grantOf), true);
+  }
+
   async release() {
     const wereHeld = done(await this.#client.letGo(this.locks.map(grantOf)));
     return wereHeld.every(Boolean);
@@ -133,4 +141,4 @@ class LockSet {
   }
 }
 
-module.exports = { Grant, Lock, LockSet, grantOf };
+module.exports = { Lock, LockSet, grantOf, scopeOf };

@@ -14,15 +14,21 @@ const { EventEmitter } = require('node:events');
 const path = require('node:path');
 const { Client } = require('./client.js');
 const check = require('./arguments.js');
-const { LockError, errorOf, holderOf, lossOf, warn } = require('./errors.js');
-const { LockSet, grantOf } = require('./lock.js');
+const { LockError, errorOf, lossOf, warn } = require('./errors.js');
+const handover = require('./handover.js');
+const { LockSet, grantOf, scopeOf } = require('./lock.js');
 const patch = require('./patch.js');
+const { entriesOf } = require('./paths.js');
+const { nothingOf, statusOf } = require('./status.js');
 const { done } = require('./tickets.js');
 
 const DEFAULT_TIMEOUT = 30_000;
 
 /** Between the command line and this face: no part of the package's surface. */
 const LIFE_LINE = Symbol.for('storylock.lifeLine');
+
+/** The managers of the locks that this process was handed, by project. */
+const adopters = new Map();
 
 class LockManager extends EventEmitter {
   #options;
@@ -36,6 +42,13 @@ class LockManager extends EventEmitter {
       check.OF_MANAGER,
     );
     this.#options = { root: root === undefined ? null : path.resolve(root), timeout, queueLimit };
+  }
+
+  static async adopt(token, options) {
+    const { root } = handover.opened(token);
+    check.optionsOf(options, check.OF_ADOPT);
+    if (!adopters.has(root)) adopters.set(root, new LockManager({ root }));
+    return await adopters.get(root).adopt(token, options);
   }
 
   get root() {
@@ -55,10 +68,22 @@ class LockManager extends EventEmitter {
   }
 
   async acquireAll(paths, storyId, options) {
-    check.checkPaths(paths);
+    const wanted = check.setOf(paths);
     check.checkText(storyId, 'storyId');
-    const locks = done(await this.#engine.acquire(paths, storyId, this.#leaseOf(options)));
-    return new LockSet(this.#engine, storyId, locks);
+    const { glob, ...lease } = this.#leaseOf(options, check.OF_SET);
+    const engine = this.#engine;
+    const entries = await entriesOf(wanted, { ...lease, glob }, storyId);
+    return new LockSet(engine, storyId, done(await engine.acquire(entries, storyId, lease)));
+  }
+
+  async adopt(token, options) {
+    const offer = handover.opened(token);
+    const { timeout } = check.optionsOf(options, check.OF_ADOPT);
+    const engine = this.#engine;
+    handover.checkProject(offer, engine.root);
+    const locks = done(await engine.adopt(offer.grants, offer.digest, timeout));
+    const [lock] = locks;
+    return offer.isSet ? new LockSet(engine, lock.storyId, locks) : lock;
   }
 
   async release(filePath, storyId) {
@@ -79,8 +104,16 @@ class LockManager extends EventEmitter {
     return done(await this.#engine.check(filePath));
   }
 
+  async forceRelease(filePath, options) {
+    check.checkText(filePath, 'path');
+    const given = check.neededOf(options, check.OF_FORCE, ['by', 'reason']);
+    const { dryRun = false } = given;
+    const { removed, next } = done(await this.#engine.force(filePath, { ...given, dryRun }));
+    return { removed, next, dryRun };
+  }
+
   async withLock(paths, storyId, options, fn) {
-    const wanted = check.pathsOf(paths);
+    const wanted = check.oneOrSetOf(paths);
     check.checkText(storyId, 'storyId');
     const scope = check.scopeOf(options, fn);
     return await this.#inScope(wanted, storyId, scope, Array.isArray(paths));
@@ -88,7 +121,7 @@ class LockManager extends EventEmitter {
 
   async runStory(storyId, paths, options, fn) {
     check.checkText(storyId, 'storyId');
-    const wanted = check.pathsOf(paths);
+    const wanted = check.oneOrSetOf(paths);
     const scope = check.scopeOf(options, fn);
     let hasBegun = false;
     const work = (given) => {
@@ -113,12 +146,12 @@ class LockManager extends EventEmitter {
 
   async applyPatch(filePath, storyId, content, options) {
     check.checkText(filePath, 'path');
+    patch.checkFile(filePath);
     check.checkText(storyId, 'storyId');
     const known = check.optionsOf(options, check.OF_PATCH);
     if (typeof content !== 'function') patch.bytesOf(content, 'content');
     const change = { path: path.resolve(filePath), storyId, content, options: known };
-    const { queueLimit } = this.#options;
-    const wanted = { paths: [filePath], storyId, options: known, queueLimit };
+    const wanted = { paths: [filePath], storyId, options: known };
     const engine = this.#engine;
     return await patch.underLocks(engine, wanted, (grants) => patch.write(engine, change, grants));
   }
@@ -133,8 +166,7 @@ class LockManager extends EventEmitter {
     const apply = async (grants) =>
       done(await engine.apply(storyId, grants, bytes, { durable, check: isCheck }));
     if (isCheck) return await apply([]);
-    const { queueLimit } = this.#options;
-    return await patch.underLocks(engine, { paths, storyId, options: known, queueLimit }, apply);
+    return await patch.underLocks(engine, { paths, storyId, options: known }, apply);
   }
 
   async cleanup(storyId) {
@@ -149,24 +181,10 @@ class LockManager extends EventEmitter {
   async status() {
     const timestamp = new Date().toISOString();
     try {
-      const told = done(await this.#engine.status());
-      const { locks, waiting, unreadable, lockDirectory, error } = told;
-      const activeLocks = locks.map(statusOf);
-      const staleLocks = activeLocks.filter((lock) => lock.isStale).length;
-      const status = {
-        activeLocks,
-        totalLocks: activeLocks.length,
-        staleLocks,
-        waiting: waiting.map(waiterOf),
-        lockDirectory,
-        timestamp,
-        unreadable: [...unreadable],
-      };
-      return error === undefined ? status : { ...status, error };
+      return statusOf(done(await this.#engine.status()), timestamp);
     } catch (error) {
       const lockDirectory = this.#client ? path.join(this.#client.root, '.ai', 'locks') : '';
-      const nothing = { activeLocks: [], totalLocks: 0, staleLocks: 0, waiting: [] };
-      return { ...nothing, lockDirectory, timestamp, unreadable: [], error: error.message };
+      return nothingOf(error, lockDirectory, timestamp);
     }
   }
 
@@ -181,27 +199,30 @@ class LockManager extends EventEmitter {
   }
 
   get #engine() {
-    this.#client ??= new Client(this.#options.root, (loss, lock) => this.#tell(loss, lock));
+    const { root, queueLimit } = this.#options;
+    const onLoss = (loss, lock) => this.#tell(loss, lock);
+    this.#client ??= new Client(root, { queueLimit, onLoss });
     return this.#client;
   }
 
   #ask(filePath, storyId, options) {
     check.checkText(filePath, 'path');
     check.checkText(storyId, 'storyId');
-    return this.#engine.acquire([filePath], storyId, this.#leaseOf(options));
+    return this.#engine.acquire([{ path: filePath }], storyId, this.#leaseOf(options));
   }
 
-  #leaseOf(options) {
-    const { timeout, queueLimit } = this.#options;
-    return { timeout, queueLimit, ...check.leaseOf(options) };
+  #leaseOf(options, checks) {
+    const { timeout } = this.#options;
+    return { timeout, ...check.leaseOf(options, checks) };
   }
 
-  async #inScope(paths, storyId, { options, fn }, isSet) {
+  async #inScope(wanted, storyId, { options: { glob = false, ...ask }, fn }, isArray) {
     const engine = this.#engine;
-    const { queueLimit } = this.#options;
-    const bound = { queueLimit, ...options, timeout: Infinity, scope: true };
-    const locks = done(await engine.acquire(paths, storyId, bound));
+    const entries = await entriesOf(wanted, { ...ask, glob }, storyId);
+    const bound = { ...ask, timeout: Infinity, scope: true };
+    const locks = done(await engine.acquire(entries, storyId, bound));
     const grants = locks.map(grantOf);
+    const isSet = isArray || glob;
     const held = isSet ? new LockSet(engine, storyId, locks) : locks[0];
     let value;
     try {
@@ -212,12 +233,12 @@ class LockManager extends EventEmitter {
         },
       });
     } catch (error) {
-      const { failure } = await engine.letGo(grants, true);
+      const { failure } = await engine.letGo(grants, locks.map(scopeOf));
       if (failure) warn(`${storyId} may still hold its locks`, errorOf(failure));
       throw error;
     }
-    const wereHeld = done(await engine.letGo(grants, true));
-    const lost = grants.find((grant, i) => !wereHeld[i]);
+    const wereHeld = done(await engine.letGo(grants, locks.map(scopeOf)));
+    const lost = grants.find((grant, i) => !wereHeld[i] && !grant.isGoodEnd);
     if (lost) throw lossOf(lost);
     return value;
   }
@@ -234,15 +255,6 @@ class LockManager extends EventEmitter {
       }
     }
   }
-}
-
-function statusOf({ holder, isStale, lockFile }) {
-  const { heldFor, ...lock } = holderOf(holder);
-  return { ...lock, age: heldFor, isStale, lockFile };
-}
-
-function waiterOf({ estimate, reason, ...waiter }) {
-  return { ...waiter, estimate: estimate ?? null, reason: reason ?? null };
 }
 
 module.exports = { LockManager };

@@ -6,13 +6,14 @@
  * Promises: the new content is in place whole or not at all, and only while the lock that it was
  * written under is current at that very moment; whoever lost the lock meanwhile writes nothing.
  * A lock that the story has already is used and kept; one that is taken here is given up again,
- * whatever happens.
+ * whatever happens. What is no file is not written.
  */
 
 const { createHash } = require('node:crypto');
 const fs = require('node:fs/promises');
-const { invalidType } = require('./errors.js');
-const { grantOf } = require('./lock.js');
+const { invalidType, invalidValue } = require('./errors.js');
+const { grantOf, scopeOf } = require('./lock.js');
+const { isName } = require('./paths.js');
 const { done } = require('./tickets.js');
 
 /** SHA-256 of a content, in hex: what `expect` compares. */
@@ -29,6 +30,13 @@ async function read(path) {
     if (error.code !== 'ENOENT') throw error;
     return { content: null, hash: null };
   }
+}
+
+/** Refuses a path that can be locked and not written. */
+function checkFile(path) {
+  if (!isName(path)) return;
+  const rule = `must be of a file, and ${path} is a name. A file that is called so is ./${path}.`;
+  throw invalidValue('path', rule);
 }
 
 /** Writes one file under these locks. `content` may be a function of what it is now. */
@@ -49,22 +57,21 @@ async function write(engine, { path, storyId, content, options }, grants) {
 }
 
 /** The locks of a change: those given, or a scope over the paths while `work` runs. */
-async function underLocks(engine, { paths, storyId, options, queueLimit }, work) {
-  if (options.lock) {
-    return await work(grantsOf(options.lock));
-  }
+async function underLocks(engine, { paths, storyId, options }, work) {
+  if (options.lock) return await work(grantsOf(options.lock));
   const { wait, signal, reason } = options;
-  const scope = { wait, signal, reason, queueLimit, timeout: Infinity, scope: true };
-  const locks = done(await engine.acquire(paths, storyId, withoutUndefined(scope)));
-  const grants = locks.map(grantOf);
+  const scope = { wait, signal, reason, timeout: Infinity, scope: true };
+  const entries = paths.map((path) => ({ path }));
+  const locks = done(await engine.acquire(entries, storyId, scope));
+  const [grants, scopes] = [locks.map(grantOf), locks.map(scopeOf)];
   let value;
   try {
     value = await work(grants);
   } catch (error) {
-    await engine.letGo(grants, true);
+    await engine.letGo(grants, scopes);
     throw error;
   }
-  done(await engine.letGo(grants, true));
+  done(await engine.letGo(grants, scopes));
   return value;
 }
 
@@ -74,10 +81,6 @@ function grantsOf(lock) {
   } catch {
     throw invalidType('options.lock', 'a Lock or a LockSet of this copy of storylock', lock);
   }
-}
-
-function withoutUndefined(options) {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
 /** A content as bytes: text, a Buffer, or any view of an ArrayBuffer. */
@@ -90,4 +93,4 @@ function bytesOf(content, name) {
   throw invalidType(name, 'a string, a Buffer, a TypedArray or a DataView', content);
 }
 
-module.exports = { hash, read, write, underLocks, bytesOf };
+module.exports = { hash, read, checkFile, write, underLocks, bytesOf };

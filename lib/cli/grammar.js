@@ -13,6 +13,7 @@ const fs = require('node:fs');
 
 const { Command, InvalidArgumentError } = require('commander');
 
+const { isName } = require('../paths.js');
 const { DEFAULT_STORY, OF_COMMAND, OF_PROGRAM } = require('./help.js');
 
 /** A command whose optional values stand after `=` alone: no word beside them is taken for one. */
@@ -75,17 +76,22 @@ function grammar({ perform, write, note, aside }) {
     define(usage, description).option('--json', 'answer JSON on a terminal too');
   const waiting = (command) =>
     command.option('--wait [ms]', 'stand in line: for ever, or so many ms', milliseconds);
+  const choosing = (command) =>
+    command
+      .option('--shared', 'as one of several readers')
+      .option('--recursive', 'folders with everything below them')
+      .option('--glob', 'the paths are patterns of files that exist');
   const claiming = (name, description) => {
     const command = answering(`${name} <path...>`, description)
       .usage('[options] <path...> [story]')
       .option('--story <id>', 'the story; all words are paths');
     return command.action((words) => {
       const options = optionsOf(command);
-      return perform(name, { ...options, ...claimOf(words, options.story, command) });
+      return perform(name, { ...options, ...claimOf(words, options, command) });
     });
   };
 
-  waiting(claiming('acquire', 'lock paths for a story: all or none'))
+  choosing(waiting(claiming('acquire', 'lock paths for a story: all or none')))
     .option('--timeout <ms>', 'the length of the lease; 30000 unless said', milliseconds)
     .option('--reason <text>', 'why, for those who ask');
   claiming('release', 'release locks of a story');
@@ -100,6 +106,17 @@ function grammar({ perform, write, note, aside }) {
 
   const cleanup = answering('cleanup <story>', 'release all locks of a story');
   cleanup.action((storyId) => perform('cleanup', { ...optionsOf(cleanup), storyId }));
+
+  const force = answering('force-release <path>', 'take a path from whoever holds it')
+    .usage('[options] --by <name> --reason <text> <path>')
+    .requiredOption('--by <name>', 'who takes it, for the note')
+    .requiredOption('--reason <text>', 'why, for the note and the former holder')
+    .option('--story <id>', 'from this story alone')
+    .option('--dry-run', 'tell only what would happen');
+  force.action((path) => {
+    const { story, ...options } = optionsOf(force);
+    return perform('force-release', { ...options, storyId: story, path });
+  });
 
   const writing = (usage, description) =>
     waiting(answering(usage, description))
@@ -124,7 +141,7 @@ function grammar({ perform, write, note, aside }) {
     return perform('apply', { ...options, storyId: story });
   });
 
-  const run = waiting(define('run <path...>', 'hold paths for a command'))
+  const run = choosing(waiting(define('run <path...>', 'hold paths for a command')))
     .usage('[options] --story <id> <path...> -- <command> [args...]')
     .requiredOption('--story <id>', 'the story')
     .option('--reason <text>', 'why, for those who ask');
@@ -176,23 +193,34 @@ function expectation(text) {
 }
 
 /** The paths and the story that these words name. */
-function claimOf(words, story, command) {
+function claimOf(words, { story, recursive = false, glob = false }, command) {
   if (story !== undefined) return { paths: words, storyId: story };
   if (words.length === 1) return { paths: words, storyId: DEFAULT_STORY };
   const last = words.at(-1);
-  if (isFile(last)) {
-    const meant = `storylock ${command.name()} --story <id> ${words.join(' ')}`;
-    const why = `'${last}' stands where the story's id goes, but is a file.`;
+  const other = whatElse(last, { recursive, glob });
+  if (other !== null) {
+    const flags = [recursive ? '--recursive ' : '', glob ? '--glob ' : ''].join('');
+    const meant = `storylock ${command.name()} ${flags}--story <id> ${words.join(' ')}`;
+    const why = `'${last}' stands where the story's id goes, but is ${other}.`;
     command.error(`error: ${why} For several paths name the story: ${meant}`);
   }
   return { paths: words.slice(0, -1), storyId: last };
 }
 
-function isFile(name) {
+/** What a word in the place of the story may be meant as; null if nothing else comes to mind. */
+function whatElse(word, { recursive, glob }) {
+  if (isName(word)) return 'the name of a thing';
+  if (glob && /[*?[\]{}!]/.test(word)) return 'a pattern';
+  const stat = statOf(word);
+  if (stat?.isFile()) return 'a file';
+  return recursive && stat?.isDirectory() ? 'a folder' : null;
+}
+
+function statOf(name) {
   try {
-    return fs.statSync(name).isFile();
+    return fs.statSync(name);
   } catch {
-    return false;
+    return null;
   }
 }
 

@@ -15,6 +15,15 @@ up, the exit code is 1 and stderr says who holds the path. A wait that could nev
 that wait for each other, is refused at once. A terminal shows whom one waits for; Ctrl-C gives the
 place up.`;
 
+const KINDS = `
+With --shared other stories may have --shared locks on the same paths meanwhile, and none without.
+With --recursive a folder is locked with everything below it, whether it exists or not. With --glob
+every path is a pattern: *, **, ?, {a,b}, [a-z], and !pattern for what is not meant. Quote it, so
+that the shell leaves it alone. It stands for the files that exist now, folders too with
+--recursive; one that nothing matches is refused. Names that begin with a dot are matched only by
+patterns that say the dot. A path like @port/3000 is the name of a thing that is no file;
+./@port/3000 is a file.`;
+
 const OF_PROGRAM = `
 Where a command answers, it prints a sentence or a table on a terminal, and JSON with --json or when
 stdout is no terminal. Everything else goes to stderr. Paths are seen from the working directory.
@@ -33,6 +42,7 @@ Examples:
   storylock acquire src/app.js AH-011
   storylock acquire --wait=60000 src/app.js AH-011
   storylock run --story AH-011 --wait src/app.js -- npm test
+  storylock run --story AH-011 --recursive src/cart -- npm test
   storylock patch --story AH-011 src/app.js < new.js
   storylock apply --story AH-011 < change.diff
   storylock status`;
@@ -40,7 +50,8 @@ Examples:
 const OF_COMMAND = {
   acquire: `${WORDS} Several paths are locked all or none.
 The lock outlives this command: it ends at its timeout, or by release or cleanup. A story that has
-the lock already is told of the lock that it has.
+the lock already is told of the lock that it has. With --glob the JSON is always a list.
+${KINDS}
 ${WAIT}
 The lease begins when the lock is granted, not when the wait does.
 
@@ -48,7 +59,10 @@ Examples:
   storylock acquire src/app.js AH-011
   storylock acquire --wait src/app.js AH-011
   storylock acquire --wait=60000 src/app.js AH-011 || echo 'not within a minute'
-  storylock acquire --story AH-011 --timeout 600000 src/app.js src/util.js`,
+  storylock acquire --story AH-011 --timeout 600000 src/app.js src/util.js
+  storylock acquire --shared --recursive src/cart AH-011
+  storylock acquire --glob --story AH-011 'src/**/*.js' '!src/generated/**'
+  storylock acquire --wait @git/index AH-011`,
   release: `${WORDS} What is not locked counts as released.
 
 Examples:
@@ -60,8 +74,9 @@ Examples:
   storylock renew src/app.js AH-011
   storylock renew src/app.js AH-011 --timeout 600000`,
   check: `
-Exit 0 when the path is free (JSON: null), 1 when it is locked (JSON: the holder). On a terminal
-it tells how many wait for it, too.
+Exit 0 when the path is free (JSON: null), 1 when it is locked (JSON: the holder; other readers are
+in .others), itself or with a folder that it lies in. On a terminal it tells how many wait for it,
+too.
 
 Example:
   storylock check src/app.js && echo free`,
@@ -78,6 +93,19 @@ Answers how many locks were released.
 
 Example:
   storylock cleanup AH-011`,
+  'force-release': `
+For an operator, where a story is stuck and will not give its lock up. The former holder is told who
+did it and why, and cannot patch under its lock any more; who waits goes on in turn. The note of it
+stays beside the locks. The story itself is not ended: stop it, or it may go on writing without
+asking.
+Of several readers all go, or with --story that one. A path that is locked only with a folder above
+it is refused: name the folder. With --dry-run nothing changes, and the answer says what would.
+Exit 0 also when nobody held the path.
+
+Examples:
+  storylock force-release --dry-run --by ops --reason 'AH-007 hangs' src/app.js
+  storylock force-release --by ops --reason 'AH-007 hangs' src/app.js
+  storylock force-release --by ops --reason 'AH-007 hangs' --story AH-007 @port/3000`,
   patch: `
 Replaces the file by what stdin holds, in one step: readers see the old content or the new. All of
 stdin is read first; the path is locked for the write alone, unless the story has it already. If
@@ -115,12 +143,15 @@ when it is not found; 1 when the paths are locked, the command then not being ru
 ended well but a lock was lost meanwhile. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are
 sent on to the command; on a terminal Ctrl-C and Ctrl-\\ reach it from there. The command finds
 STORYLOCK_ROOT and STORYLOCK_STORY in its environment.
+${KINDS}
 ${WAIT}
 The command starts when its turn has come; until then a signal ends this process, and no more.
 
 Examples:
   storylock run --story AH-011 src/app.js -- npm test
   storylock run --story AH-011 --wait src/app.js -- npx prettier --write src/app.js
+  storylock run --story AH-011 --wait --recursive src/cart -- npx prettier --write src/cart
+  storylock run --story AH-011 --wait @git/index -- git commit -am 'Sum up'
   storylock run --story AH-011 src/a.js src/b.js -- sh -c 'sed -i s/x/y/ src/a.js src/b.js'`,
 };
 

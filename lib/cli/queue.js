@@ -5,20 +5,42 @@
  *
  * Promises: a path is the same path however it is spelled, since it is the engine that says who
  * holds it; what cannot be looked at counts as held by nobody that is known, and fails nothing.
- * The two may be of two moments.
+ * Who holds a path below a folder that is waited for is told by the spelling. The two may be of two
+ * moments.
  */
 
 const os = require('node:os');
 const path = require('node:path');
 
-/** Each of these waiters with its `holder`; each path is asked about once. */
-async function withHolders(manager, waiters) {
+const { absolute } = require('../paths.js');
+
+/** Each of these waiters with a `holder` in its way, if one is known. Asks once about each path. */
+async function withHolders(manager, waiters, activeLocks) {
   const holders = new Map();
   for (const { filePath } of waiters) {
-    if (holders.has(filePath)) continue;
-    holders.set(filePath, await manager.check(filePath).catch(() => null));
+    if (!holders.has(filePath)) holders.set(filePath, await holdersOf(manager, filePath));
   }
-  return waiters.map((waiter) => ({ ...waiter, holder: holders.get(waiter.filePath) }));
+  return waiters.map((waiter) => {
+    const isHeldBelow = (lock) => !lock.isStale && isBelow(waiter.filePath, lock);
+    const below = waiter.recursive ? activeLocks.filter(isHeldBelow) : [];
+    const all = [...holders.get(waiter.filePath), ...below];
+    return { ...waiter, holder: all.find((holder) => isInTheWay(waiter, holder)) ?? null };
+  });
+}
+
+/** All who hold the path. */
+async function holdersOf(manager, filePath) {
+  const holder = await manager.check(filePath).catch(() => null);
+  return holder === null ? [] : [holder, ...holder.others];
+}
+
+function isInTheWay(waiter, holder) {
+  const areReaders = waiter.mode === 'shared' && holder.mode === 'shared';
+  return holder.storyId !== waiter.storyId && !areReaders;
+}
+
+function isBelow(folder, { filePath }) {
+  return filePath.startsWith(`${folder}${path.sep}`);
 }
 
 /**
@@ -26,20 +48,20 @@ async function withHolders(manager, waiters) {
  * in, with `ahead`, the story to wait for there, if one is known. `null` when it is in no line.
  */
 async function hurdleOf(manager, storyId) {
-  const { waiting } = await manager.status();
+  const { waiting, activeLocks } = await manager.status();
   const isOwn = ({ pid, host }) => pid === process.pid && host === os.hostname();
   const own = waiting.filter((waiter) => waiter.storyId === storyId && isOwn(waiter));
   // A set waits for several paths; the first one in the way is told.
   for (const place of own) {
-    const [{ holder }] = await withHolders(manager, [place]);
-    if (holder && holder.storyId !== storyId) return { ...place, holder, ahead: holder.storyId };
+    const [{ holder }] = await withHolders(manager, [place], activeLocks);
+    if (holder) return { ...place, holder, ahead: holder.storyId };
   }
   for (const place of own) {
     const inFront = waiting.findLast(
       (other) =>
         other.filePath === place.filePath &&
         other.place < place.place &&
-        other.storyId !== storyId,
+        isInTheWay(place, other),
     );
     if (inFront) return { ...place, holder: null, ahead: inFront.storyId };
   }
@@ -48,11 +70,14 @@ async function hurdleOf(manager, storyId) {
 
 /** How many wait for the path, of which this is the holder. */
 async function queueLength(manager, filePath, holder) {
-  const absolute = path.resolve(filePath);
-  const { waiting } = await manager.status();
-  const waiters = await withHolders(manager, waiting);
+  const named = absolute(filePath);
+  const { waiting, activeLocks } = await manager.status();
+  const waiters = await withHolders(manager, waiting, activeLocks);
+  const locks = holder === null ? [] : [holder, ...holder.others].map(({ lockId }) => lockId);
+  // Of those who wait for something else in a folder that is held, none waits for this path.
+  const isMeant = (waiter) => !holder.recursive || isBelow(named, waiter);
   const isSame = (waiter) =>
-    waiter.filePath === absolute || (holder !== null && waiter.holder?.lockId === holder.lockId);
+    waiter.filePath === named || (locks.includes(waiter.holder?.lockId) && isMeant(waiter));
   return waiters.filter(isSame).length;
 }
 

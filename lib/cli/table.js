@@ -1,7 +1,7 @@
 'use strict';
 
 /**
- * `status` for a person: who holds what, since when and until when, and who waits for it.
+ * `status` for a person: who holds what and how, since when and until when, and who waits for it.
  *
  * Promise: nothing is cut off; where the terminal is too narrow for it, paths go over several
  * lines.
@@ -10,7 +10,7 @@
 const Table = require('cli-table3');
 
 const { folded, widthOf } = require('./terminal.js');
-const { pathFrom, placeOf, plain, spoken } = require('./words.js');
+const { placeOf, plain, spoken, thingFrom } = require('./words.js');
 
 const HELD = ['PATH', 'STORY', 'HOLDER', 'HELD FOR', 'LEASE LEFT', 'STATE'];
 const WAITING = ['PATH', 'PLACE', 'STORY', 'WAITER', 'WAITED', 'HELD BY', 'LEASE LEFT'];
@@ -31,7 +31,7 @@ const BARE = {
 
 function heldRow(lock, root) {
   return [
-    plain(pathFrom(root, lock.filePath)),
+    plain(thingFrom(root, lock)),
     plain(lock.storyId),
     plain(placeOf(lock)),
     spoken(lock.age),
@@ -40,10 +40,10 @@ function heldRow(lock, root) {
   ];
 }
 
-/** A waiter with the holder in front of it; there is none where a path is kept for a set. */
+/** A waiter with a holder in its way; there is none where others in line are. */
 function waitingRow({ holder, ...waiter }, root) {
   return [
-    plain(pathFrom(root, waiter.filePath)),
+    plain(thingFrom(root, waiter)),
     String(waiter.place),
     plain(waiter.storyId),
     plain(placeOf(waiter)),

@@ -9,6 +9,8 @@
 const os = require('node:os');
 const path = require('node:path');
 
+const { isName } = require('../paths.js');
+
 const UNITS = [
   { name: 'ms', length: 1, below: 1_000 },
   { name: 's', length: 1_000, below: 120_000 },
@@ -33,9 +35,17 @@ function plain(text) {
 
 /** A path as people of this project say it: relative to its root where it lies within. */
 function pathFrom(root, filePath) {
+  if (isName(filePath)) return filePath;
   const relative = path.relative(root, filePath);
   const isWithin = relative !== '' && !relative.startsWith('..') && !path.isAbsolute(relative);
   return isWithin ? relative : filePath;
+}
+
+/** What is locked: `src/app.js`, `src/app.js, shared`, `src/ and all below`. */
+function thingFrom(root, { filePath, mode, recursive }) {
+  const named = pathFrom(root, filePath);
+  const thing = recursive ? `${named.replace(/\/$/, '')}/ and all below` : named;
+  return mode === 'shared' ? `${thing}, shared` : thing;
 }
 
 /** `pid 4711 on this host`; a lock of the command line has no process behind it. */
@@ -64,7 +74,7 @@ function waitSaid(hurdle, { root, waited, wait, age }) {
   const begun = spoken(waited);
   const soFar = `waiting ${wait === Infinity ? begun : `${begun} of ${spoken(wait)}`}`;
   if (hurdle === null) return soFar;
-  const { ahead, holder, place, filePath, paths } = hurdle;
+  const { ahead, holder, place, paths } = hurdle;
   const facts = [`place ${place}`];
   if (holder) {
     const left = holder.remaining === null ? null : Math.max(0, holder.remaining - age);
@@ -72,7 +82,7 @@ function waitSaid(hurdle, { root, waited, wait, age }) {
   }
   const whom = ahead === null ? '' : ` for ${ahead}`;
   const which = paths === 1 ? '' : `, one of ${paths} paths`;
-  return plain(`${soFar}${whom} (${facts.join(', ')}): ${pathFrom(root, filePath)}${which}`);
+  return plain(`${soFar}${whom} (${facts.join(', ')}): ${thingFrom(root, hurdle)}${which}`);
 }
 
-module.exports = { spoken, plain, pathFrom, placeOf, msUntil, endIn, waitSaid };
+module.exports = { spoken, plain, pathFrom, thingFrom, placeOf, msUntil, endIn, waitSaid };
