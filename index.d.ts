@@ -64,6 +64,105 @@ export interface LockManagerOptions {
    * to 100000. Default: 1000.
    */
   queueLimit?: number | undefined;
+  /**
+   * How much of what happens is kept in `.ai/progress/locks.history.jsonl`: `false` for nothing that
+   * this process does. Default: files of 8 MiB, four old ones beside the youngest. It holds for all
+   * managers of the project in this process, from the first call on.
+   */
+  history?: false | HistoryLimits | undefined;
+}
+
+/** How much history is kept. */
+export interface HistoryLimits {
+  /** The size at which a file is rotated, in bytes, from 4096 to 2^40. Default: 8388608. */
+  maxBytes?: number | undefined;
+  /** How many rotated files stay, from 0 to 100. Default: 4. */
+  keep?: number | undefined;
+}
+
+/**
+ * What can happen to a lock: `acquired` at once or `granted` in turn; `refused`, `queued`, `left` (a
+ * waiter was called off); `renewed`, `raised` and `lowered` in kind, `transferred`; `released`,
+ * `cleaned` with all of its story's, `expired`, `reclaimed` from one who had ended, `lost` with the
+ * lock folder, `forced`; `patched` is a file changed under it.
+ */
+export type LockEventType =
+  | 'acquired'
+  | 'refused'
+  | 'queued'
+  | 'granted'
+  | 'left'
+  | 'renewed'
+  | 'raised'
+  | 'lowered'
+  | 'released'
+  | 'cleaned'
+  | 'expired'
+  | 'reclaimed'
+  | 'lost'
+  | 'forced'
+  | 'transferred'
+  | 'patched';
+
+/** One thing that happened. Times in ms; what does not apply is absent. */
+export interface LockEvent {
+  /** Rises by one with every event of the project. */
+  seq: number;
+  /** Since 1970. */
+  time: number;
+  type: LockEventType;
+  /** Whose lock, or who asked. */
+  storyId: string;
+  /** The absolute path, or the name. */
+  path: string;
+  /** The path's identity, where links make it another. */
+  canonical?: string;
+  /** The grant. */
+  token?: number;
+  pid: number;
+  host: string;
+  mode: LockMode;
+  recursive?: boolean;
+  /** How long it had been held. */
+  heldFor?: number;
+  /** How long it was waited for. */
+  waitedFor?: number;
+  /** Who was in the way, has it next, had it before, or took it back. */
+  by?: string;
+  /** The story's own words, or those of who took it back. */
+  reason?: string;
+  /** Of a refusal: its code. Of what ended by itself: `died` or `expired`. */
+  code?: string;
+  /** SHA-256 in hex of what was written. */
+  hash?: string;
+  /** Told later, since whoever did it was killed before it could be. */
+  recovered?: boolean;
+}
+
+/** Which events. */
+export interface EventFilter {
+  storyId?: string | undefined;
+  /** This path alone. */
+  path?: string | undefined;
+  types?: LockEventType[] | undefined;
+}
+
+/** Which events of the past. */
+export interface HistoryOptions extends EventFilter {
+  /** From this moment on: a Date, or ms since 1970. */
+  since?: Date | number | undefined;
+  /** Up to this moment. */
+  until?: Date | number | undefined;
+  /** At most so many, the newest. Default: 1000. */
+  limit?: number | undefined;
+}
+
+/** Which events to come. */
+export interface WatchOptions extends EventFilter {
+  /** After the event of this `seq`; 0 from the oldest that is kept. Default: what comes from now on. */
+  since?: number | undefined;
+  /** Ends the iteration. */
+  signal?: AbortSignal | undefined;
 }
 
 /** Whether, and for how long, to wait for a turn. */
@@ -838,6 +937,19 @@ export class LockManager extends EventEmitter<{ compromised: [error: LockError, 
 
   /** {@link cleanup} by its old name. */
   cleanupStoryLocks(storyId: string): Promise<number>;
+
+  /**
+   * Resolves to what happened, the newest first, by all processes, rotated files included. Memory
+   * does not grow with the files, only with what is asked for.
+   */
+  history(options?: HistoryOptions): Promise<LockEvent[]>;
+
+  /**
+   * What happens from now on, by all processes, in order: each event once, also those that come
+   * while the last one is looked at. Ends on `break`, `return()` and the signal. Keeps the process
+   * alive while an event is waited for.
+   */
+  watch(options?: WatchOptions): AsyncIterableIterator<LockEvent>;
 
   /**
    * Gives up every lock taken through this manager, for good; detached ones stay. Who waits through

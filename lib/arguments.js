@@ -10,6 +10,26 @@
 
 const { invalidType, invalidValue, outOfRange } = require('./errors.js');
 
+/** What can happen, as the engine tells it. */
+const EVENT_TYPES = [
+  'acquired',
+  'refused',
+  'queued',
+  'granted',
+  'left',
+  'renewed',
+  'raised',
+  'lowered',
+  'released',
+  'cleaned',
+  'expired',
+  'reclaimed',
+  'lost',
+  'forced',
+  'transferred',
+  'patched',
+];
+
 /** The most that can be asked to wait for one path. */
 const MAX_QUEUE = 100_000;
 
@@ -108,6 +128,38 @@ function checkFlag(value, name) {
   if (typeof value !== 'boolean') throw invalidType(name, 'a boolean', value);
 }
 
+/** How much history is kept: `false` for none. */
+function checkHistory(value, name) {
+  if (value === false) return;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalidType(name, 'false or an object', value);
+  }
+  optionsOf(value, OF_HISTORY, name);
+}
+
+function checkWhole(least, most) {
+  return (value, name) => {
+    if (typeof value !== 'number') throw invalidType(name, 'a number', value);
+    if (!(Number.isInteger(value) && value >= least && value <= most)) {
+      throw outOfRange(name, `must be a whole number from ${least} to ${most}`, value);
+    }
+  };
+}
+
+/** A moment: ms since 1970, or a Date. */
+function checkMoment(value, name) {
+  const ms = value instanceof Date ? value.getTime() : value;
+  if (typeof ms !== 'number' || Number.isNaN(ms)) {
+    throw invalidType(name, 'a Date or a number of ms since 1970', value);
+  }
+}
+
+function checkTypes(value, name) {
+  if (!Array.isArray(value)) throw invalidType(name, 'an array of event types', value);
+  const odd = value.find((type) => !EVENT_TYPES.includes(type));
+  if (odd !== undefined) throw invalidValue(name, `must be of: ${EVENT_TYPES.join(', ')}.`);
+}
+
 /** A folder that need not exist yet. */
 function checkRoot(value, name) {
   checkText(value, name);
@@ -121,7 +173,21 @@ function checkBody(fn) {
 }
 
 /** The options that each call takes, with the check of each. */
-const OF_MANAGER = { root: checkRoot, timeout: checkTimeout, queueLimit: checkQueueLimit };
+const OF_MANAGER = {
+  root: checkRoot,
+  timeout: checkTimeout,
+  queueLimit: checkQueueLimit,
+  history: checkHistory,
+};
+const OF_HISTORY = { maxBytes: checkWhole(4096, 2 ** 40), keep: checkWhole(0, 100) };
+const OF_EVENTS = { storyId: checkText, path: checkText, types: checkTypes };
+const OF_PAST = {
+  ...OF_EVENTS,
+  since: checkMoment,
+  until: checkMoment,
+  limit: checkWhole(0, 1_000_000),
+};
+const OF_WATCH = { ...OF_EVENTS, since: checkWhole(0, 2 ** 53 - 1), signal: checkSignal };
 const OF_TURN = { wait: checkWait, signal: checkSignal };
 const OF_KIND = { mode: checkMode, recursive: checkFlag };
 const OF_ENTRY = { path: checkText, ...OF_KIND };
@@ -188,6 +254,8 @@ function scopeOf(options, fn) {
 
 module.exports = {
   OF_ADOPT,
+  OF_PAST,
+  OF_WATCH,
   OF_DIFF,
   OF_FORCE,
   OF_MANAGER,

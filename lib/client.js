@@ -19,13 +19,16 @@ const { Tickets } = require('./tickets.js');
 
 class Client {
   #native;
+  /** How much history is kept, to be said before the first call; undefined for the usual. */
+  #history;
   #queueLimit;
   #onLoss;
   #tickets = new Tickets();
   /** The grants, each from its answer until it is given up or lost. */
   #held = new Map();
 
-  constructor(root, { queueLimit, onLoss }) {
+  constructor(root, { queueLimit, history, onLoss }) {
+    this.#history = history;
     this.#queueLimit = queueLimit;
     this.#onLoss = onLoss;
     try {
@@ -39,6 +42,16 @@ class Client {
     return this.#native.root;
   }
 
+  get #engine() {
+    if (this.#history !== undefined) {
+      const { maxBytes = 8 * 1024 * 1024, keep = 4 } = this.#history || {};
+      const limits = this.#history === false ? null : { maxBytes, keep };
+      this.#history = undefined;
+      this.#tickets.outcome(this.#native.keepHistory(limits), () => true);
+    }
+    return this.#native;
+  }
+
   /**
    * All of these entries or none: their locks. A request that `signal` calls off while it waits has
    * no place in the queue any more; which of the two came first is the engine's to say.
@@ -46,7 +59,7 @@ class Client {
   async acquire(entries, storyId, { signal, mode, recursive, ...options }) {
     signal?.throwIfAborted();
     const wanted = asked(entries, { mode, recursive });
-    const submitted = this.#native.acquire(wanted.paths, storyId, {
+    const submitted = this.#engine.acquire(wanted.paths, storyId, {
       ...options,
       kinds: areUsual(wanted.kinds) ? undefined : wanted.kinds,
       queueLimit: this.#queueLimit,
@@ -77,7 +90,7 @@ class Client {
    */
   letGo(grants, scopes = null) {
     const isScope = scopes !== null;
-    const submitted = this.#native.letGo(grants.map(nameOf), isScope, scopes);
+    const submitted = this.#engine.letGo(grants.map(nameOf), isScope, scopes);
     return this.#tickets.outcome(submitted, ({ released }) => {
       grants.forEach((grant, i) => {
         const isWanted = grant.end(isScope);
@@ -89,13 +102,13 @@ class Client {
 
   /** Changes files under these grants, fenced: each file's path and hash. */
   change(storyId, grants, edits, options) {
-    const submitted = this.#native.change(storyId, grants.map(nameOf), edits, options);
+    const submitted = this.#engine.change(storyId, grants.map(nameOf), edits, options);
     return this.#tickets.outcome(submitted, ({ files }) => files.map(fileOf));
   }
 
   /** The same as a diff says. */
   apply(storyId, grants, diff, options) {
-    const submitted = this.#native.apply(storyId, grants.map(nameOf), diff, options);
+    const submitted = this.#engine.apply(storyId, grants.map(nameOf), diff, options);
     return this.#tickets.outcome(submitted, ({ files }) => files.map(fileOf));
   }
 
@@ -106,13 +119,13 @@ class Client {
 
   /** Whatever lock the story has on the path. */
   release(path, storyId) {
-    return this.#tickets.outcome(this.#native.release(path, storyId), () => true);
+    return this.#tickets.outcome(this.#engine.release(path, storyId), () => true);
   }
 
   /** The story's lock on the path with its lease begun anew. */
   renew(path, storyId, timeout) {
     return this.#tickets.outcome(
-      this.#native.renew(path, storyId, timeout),
+      this.#engine.renew(path, storyId, timeout),
       ({ locks: [info] }) => {
         const grant = this.#find(info.key, info.token) ?? new Grant(info);
         return new Lock(this, grant, info);
@@ -122,7 +135,7 @@ class Client {
 
   /** The same for exactly this grant: what the engine says of it now. */
   extend({ key, token }, timeout) {
-    const submitted = this.#native.extend(key, token, timeout);
+    const submitted = this.#engine.extend(key, token, timeout);
     return this.#tickets.outcome(submitted, ({ locks: [info] }) => info);
   }
 
@@ -145,7 +158,7 @@ class Client {
       return renewed.failure ? renewed : { value: { ...outcome.value, info: renewed.value } };
     }
     const kind = { mode: 'shared', recursive: grant.kind?.recursive ?? false };
-    const submitted = this.#native.lower(grant.key, grant.token, kind);
+    const submitted = this.#engine.lower(grant.key, grant.token, kind);
     return this.#tickets.outcome(submitted, ({ locks: [info] }) => {
       if (grant.kind !== null) grant.kind = kind;
       return { info, scope: null };
@@ -154,27 +167,27 @@ class Client {
 
   /** This grant to another story: its lock. */
   transfer({ key, token }, storyId) {
-    const submitted = this.#native.transfer(key, token, storyId);
+    const submitted = this.#engine.transfer(key, token, storyId);
     return this.#tickets.outcome(submitted, ({ locks: [info] }) => this.#lockOf(info));
   }
 
   /** Offers these grants to whoever knows the secret of this digest. */
   offer(grants, digest) {
-    return this.#tickets.outcome(this.#native.offer(grants.map(nameOf), digest), () => {
+    return this.#tickets.outcome(this.#engine.offer(grants.map(nameOf), digest), () => {
       for (const grant of grants) grant.isOffered = true;
     });
   }
 
   /** Makes grants that were offered so this process's own: their locks. */
   adopt(grants, digest, timeout) {
-    const submitted = this.#native.adopt(grants, digest, timeout);
+    const submitted = this.#engine.adopt(grants, digest, timeout);
     if (typeof submitted === 'number') leaveAtExit(this);
     return this.#tickets.outcome(submitted, ({ locks }) => locks.map((info) => this.#lockOf(info)));
   }
 
   /** Takes the path from whoever holds it: who did, and who is next. */
   force(path, options) {
-    return this.#tickets.outcome(this.#native.force(path, options), ({ removed, next }) => ({
+    return this.#tickets.outcome(this.#engine.force(path, options), ({ removed, next }) => ({
       removed: removed.map(holderOf),
       next: next.map(waiterOf),
     }));
@@ -187,7 +200,7 @@ class Client {
   }
 
   cleanup(storyId) {
-    return this.#tickets.outcome(this.#native.cleanup(storyId), ({ count }) => count);
+    return this.#tickets.outcome(this.#engine.cleanup(storyId), ({ count }) => count);
   }
 
   status() {

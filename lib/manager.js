@@ -16,11 +16,13 @@ const { Client } = require('./client.js');
 const check = require('./arguments.js');
 const { LockError, errorOf, lossOf, warn } = require('./errors.js');
 const handover = require('./handover.js');
+const history = require('./history.js');
 const { LockSet, grantOf, scopeOf } = require('./lock.js');
 const patch = require('./patch.js');
-const { entriesOf } = require('./paths.js');
+const { absolute, entriesOf } = require('./paths.js');
 const { nothingOf, statusOf } = require('./status.js');
 const { done } = require('./tickets.js');
+const { watch } = require('./watch.js');
 
 const DEFAULT_TIMEOUT = 30_000;
 
@@ -37,11 +39,10 @@ class LockManager extends EventEmitter {
 
   constructor(options) {
     super();
-    const { root, timeout = DEFAULT_TIMEOUT, queueLimit } = check.optionsOf(
-      options,
-      check.OF_MANAGER,
-    );
-    this.#options = { root: root === undefined ? null : path.resolve(root), timeout, queueLimit };
+    const given = check.optionsOf(options, check.OF_MANAGER);
+    const { root, timeout = DEFAULT_TIMEOUT, queueLimit, history } = given;
+    const folder = root === undefined ? null : path.resolve(root);
+    this.#options = { root: folder, timeout, queueLimit, history };
   }
 
   static async adopt(token, options) {
@@ -188,6 +189,16 @@ class LockManager extends EventEmitter {
     }
   }
 
+  async history(options) {
+    const { limit = 1000, ...given } = check.optionsOf(options, check.OF_PAST);
+    return await history.read(this.root, { limit, ...filterOf(given) });
+  }
+
+  watch(options) {
+    const { signal, ...given } = check.optionsOf(options, check.OF_WATCH);
+    return watch(this.root, { signal, ...filterOf(given) });
+  }
+
   async close() {
     this.#closing ??= this.#engine.close();
     done(await this.#closing);
@@ -199,9 +210,9 @@ class LockManager extends EventEmitter {
   }
 
   get #engine() {
-    const { root, queueLimit } = this.#options;
+    const { root, queueLimit, history: limits } = this.#options;
     const onLoss = (loss, lock) => this.#tell(loss, lock);
-    this.#client ??= new Client(root, { queueLimit, onLoss });
+    this.#client ??= new Client(root, { queueLimit, history: limits, onLoss });
     return this.#client;
   }
 
@@ -255,6 +266,11 @@ class LockManager extends EventEmitter {
       }
     }
   }
+}
+
+/** What events are asked for, as they tell of themselves: absolute paths, ms. */
+function filterOf({ path: named, ...filter }) {
+  return named === undefined ? filter : { ...filter, path: absolute(named) };
 }
 
 module.exports = { LockManager };
