@@ -48,8 +48,7 @@ impl Desk {
                 }
             }
         }
-        let displaced = if round.is_new_ground { self.waits.ids() } else { round.displaced };
-        self.waits.displace(&displaced);
+        self.waits.displace(&round.displaced);
         granted
     }
 

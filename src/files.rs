@@ -52,6 +52,9 @@ pub struct Files {
     watches: Option<Watches>,
     /// How much history is kept, if any.
     limits: Option<Limits>,
+    /// Whether ground was lost that nobody was told of yet, and whose places in line went with it.
+    is_new_ground: bool,
+    displaced: Vec<WaiterId>,
     /// What became of the locks that went with lost ground, to be told on the new.
     lost: Vec<Event>,
     /// In how many µs, from when, a lease in front of our waiters may end.
@@ -76,6 +79,8 @@ impl Files {
             watches: None,
             turn_us: None,
             limits: Some(Limits::default()),
+            is_new_ground: false,
+            displaced: Vec::new(),
             lost: Vec::new(),
         }
     }
@@ -121,7 +126,6 @@ impl Files {
     /// Does `work` under the guard, on ground that is in place before and after.
     fn under_guard(&mut self, work: impl FnOnce(&mut Shelf, &mut Held<'_>)) -> Result<Seen, Error> {
         let clock = Arc::clone(&self.clock);
-        let mut is_new_ground = false;
         for _ in 0..REMOVALS {
             if self.site.is_none() {
                 self.open()?;
@@ -130,7 +134,6 @@ impl Files {
             let mut held = guard.lock(&*clock)?;
             let before = held.changes();
             if !shelf.ground.is_in_place(held.file())? {
-                is_new_ground = true;
                 drop(held);
                 self.lose();
                 continue;
@@ -138,7 +141,7 @@ impl Files {
             journal::recover(&shelf.ground.locks, &self.root)?;
             let mut changed = shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
             work(shelf, &mut held);
-            let (granted, displaced) = shelf.collect(&mut held);
+            let (granted, mut displaced) = shelf.collect(&mut held);
             shelf.write_history(&mut held, before);
             shelf.show(&mut self.view, &mut held);
             held.settle();
@@ -158,8 +161,11 @@ impl Files {
                 self.lose();
             }
             self.attend();
-            let is_new_ground = is_new_ground || is_lost;
-            return Ok(Seen { changed, granted, displaced, is_new_ground, is_lost });
+            displaced.append(&mut self.displaced);
+            let is_new_ground = std::mem::take(&mut self.is_new_ground);
+            let answers = Vec::new();
+            let round = Round { answers, changed, granted, displaced, is_new_ground };
+            return Ok(Seen { round, is_lost });
         }
         let path = self.root.join(ground::STATE).join("locks");
         let cause = io::Error::from(io::ErrorKind::NotFound);
@@ -194,6 +200,8 @@ impl Files {
     fn lose(&mut self) {
         let Some(Site { guard, shelf }) = self.site.take() else { return };
         self.sequence = guard.sequence();
+        self.is_new_ground = true;
+        self.displaced.extend(shelf.waiting.keys());
         let mine = shelf.session.as_ref().map(Session::id);
         let ours = shelf.index.iter().filter(|(_, record)| Some(record.holder) == mine);
         self.lost.extend(ours.map(|(_, record)| shelf.event(What::Lost, record)));
@@ -202,10 +210,7 @@ impl Files {
 
 /// What a round under the guard saw.
 struct Seen {
-    changed: Changed,
-    granted: Vec<(WaiterId, Vec<Grant>)>,
-    displaced: Vec<WaiterId>,
-    is_new_ground: bool,
+    round: Round,
     /// The ground vanished while the work was done: none of it counts.
     is_lost: bool,
 }
@@ -218,13 +223,13 @@ impl Store for Files {
             shelf.sweep(held, SWEPT_A_ROUND);
         });
         match seen {
-            Ok(mut seen) => {
-                if seen.is_lost {
+            Ok(Seen { mut round, is_lost }) => {
+                if is_lost {
                     let locks = self.root.join(ground::STATE).join("locks");
                     answers.iter_mut().for_each(|answer| refuse_grants(answer, &locks));
-                    seen.granted.clear();
+                    round.granted.clear();
                 }
-                seen.into_round(answers)
+                Round { answers, ..round }
             }
             Err(error) => {
                 let answers = steps.iter().map(|_| Err(error.clone())).collect();
@@ -239,7 +244,9 @@ impl Store for Files {
             Ok(true) => {}
             Ok(false) => {
                 self.lose();
-                return Round { is_new_ground: true, ..Round::default() };
+                self.is_new_ground = false;
+                let displaced = std::mem::take(&mut self.displaced);
+                return Round { is_new_ground: true, displaced, ..Round::default() };
             }
             Err(_) => return Round::default(),
         }
@@ -257,15 +264,11 @@ impl Store for Files {
             shelf.unstick_ours(held);
             shelf.mend_session();
         });
-        match tended {
-            Ok(mut seen) => {
-                if seen.is_lost {
-                    seen.granted.clear();
-                }
-                seen.into_round(Vec::new())
-            }
-            Err(_) => Round::default(),
+        let Ok(Seen { mut round, is_lost }) = tended else { return Round::default() };
+        if is_lost {
+            round.granted.clear();
         }
+        round
     }
 
     fn tend_in(&self) -> Option<Duration> {
@@ -377,13 +380,6 @@ impl Store for Files {
         if is_known && !shelf.index.is_named(session.id()) {
             let _ = session.end(&shelf.ground.holders);
         }
-    }
-}
-
-impl Seen {
-    fn into_round(self, answers: Vec<Result<Done, Error>>) -> Round {
-        let Seen { changed, granted, displaced, is_new_ground, .. } = self;
-        Round { answers, changed, granted, displaced, is_new_ground }
     }
 }
 
