@@ -4,12 +4,12 @@
  * What happens: the events of all processes of a project, as they come.
  *
  * Promises: every event after the beginning once, in order of `seq`, also those that came while the
- * reader was slow; the file is the only buffer, so memory stays flat. Events of the file system wake
- * it; where there are none, it looks twice a second. It ends on `return()` and on the signal, and
+ * reader was slow; the file is the only buffer, so memory stays flat. Events of the file system
+ * wake it; where there are none, it looks twice a second. It ends on `return()` and on the signal, and
  * keeps the process alive only while somebody waits for the next event.
  *
- * Events that were rotated out of the last kept file before they were read are gone: the next event's
- * `seq` shows the gap.
+ * Events that were rotated out of the last kept file before they were read are gone: the next
+ * event's `seq` shows the gap.
  */
 
 const fs = require('node:fs');

@@ -23,7 +23,7 @@ use crate::record::{HolderId, Record};
 use crate::session::{self, Session};
 use crate::shelf::{Shelf, Why};
 use crate::standing::{self, Standing};
-use crate::store::{Done, Grant, Round, Status, Step, Store, Wake, Workshop};
+use crate::store::{Done, Round, Status, Step, Store, Wake, Workshop};
 use crate::survey;
 use crate::view::View;
 use crate::wake::{self, Watches};

@@ -118,6 +118,24 @@ function grammar({ perform, write, note, aside }) {
     return perform('force-release', { ...options, storyId: story, path });
   });
 
+  const telling = (name, description) =>
+    answering(name, description)
+      .option('--story <id>', 'of this story alone')
+      .option('--path <path>', 'of this path alone')
+      .option('--type <type...>', 'of these types alone');
+  const past = telling('history', 'tell what happened, the newest first')
+    .option('--since <time>', 'from this moment on', moment)
+    .option('--until <time>', 'up to this moment', moment)
+    .option('--limit <count>', 'so many at most; 1000 unless said', count);
+  past.action(() => perform('history', eventsOf(past)));
+
+  const watch = telling('watch', 'tell what happens, as it does').option(
+    '--since <seq>',
+    'after the event of this number',
+    count,
+  );
+  watch.action(() => perform('watch', eventsOf(watch)));
+
   const writing = (usage, description) =>
     waiting(answering(usage, description))
       .requiredOption('--story <id>', 'the story')
@@ -175,6 +193,31 @@ function termOf(command) {
 function optionsOf(command) {
   const options = command.optsWithGlobals();
   return options.wait === true ? { ...options, wait: Infinity } : options;
+}
+
+/** Which events the options of a command name. */
+function eventsOf(command) {
+  const { story, type, ...options } = optionsOf(command);
+  return { ...options, storyId: story, types: type };
+}
+
+const UNITS = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** A moment: an ISO 8601 date, ms since 1970, or so long ago as `10m`, `2h`, `7d`. */
+function moment(text) {
+  const [, number, unit] = /^(\d+)(s|m|h|d)$/.exec(text) ?? [];
+  if (unit) return Date.now() - number * UNITS[unit];
+  const ms = /^\d+$/.test(text) ? Number(text) : Date.parse(text);
+  if (Number.isNaN(ms)) {
+    const forms = 'A date, ms since 1970, or an age such as 10m, 2h or 7d is needed.';
+    throw new InvalidArgumentError(forms);
+  }
+  return ms;
+}
+
+function count(text) {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('A whole number is needed.');
+  return Number(text);
 }
 
 /** A whole number as people write it; its range is the face's rule. */

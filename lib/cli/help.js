@@ -95,8 +95,8 @@ Example:
   storylock cleanup AH-011`,
   'force-release': `
 For an operator, where a story is stuck and will not give its lock up. The former holder is told who
-did it and why, and cannot patch under its lock any more; who waits goes on in turn. The note of it
-stays beside the locks. The story itself is not ended: stop it, or it may go on writing without
+did it and why, and cannot patch under its lock any more; who waits goes on in turn. The history
+keeps it, with who and why. The story itself is not ended: stop it, or it may go on writing without
 asking.
 Of several readers all go, or with --story that one. A path that is locked only with a folder above
 it is refused: name the folder. With --dry-run nothing changes, and the answer says what would.
@@ -106,6 +106,23 @@ Examples:
   storylock force-release --dry-run --by ops --reason 'AH-007 hangs' src/app.js
   storylock force-release --by ops --reason 'AH-007 hangs' src/app.js
   storylock force-release --by ops --reason 'AH-007 hangs' --story AH-007 @port/3000`,
+  history: `
+Reads the events that every process appends to .ai/progress/locks.history.jsonl, rotated files
+included. Types: acquired, refused, queued, granted, left, renewed, raised, lowered, released,
+cleaned, expired, reclaimed, lost, forced, transferred, patched. A moment is a date as in ISO 8601,
+ms since 1970, or an age.
+
+Examples:
+  storylock history --path src/app.js
+  storylock history --story AH-011 --since 2h
+  storylock history --type forced reclaimed lost --json`,
+  watch: `
+Tells each event of every process once, in order, until it is interrupted. With --since it begins
+after the event of that number, 0 being before the first that is kept.
+
+Examples:
+  storylock watch
+  storylock watch --path src/app.js --json | jq -r '[.seq, .type, .storyId] | @tsv'`,
   patch: `
 Replaces the file by what stdin holds, in one step: readers see the old content or the new. All of
 stdin is read first; the path is locked for the write alone, unless the story has it already. If

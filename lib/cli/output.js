@@ -41,18 +41,23 @@ class Output {
    * what `say()` resolves to for a person. An infinite timeout is null in JSON.
    */
   async answer(value, say, { json = false } = {}) {
-    const isForPerson = this.#stdout.isTTY && !json;
-    const text = isForPerson ? await say() : JSON.stringify(value, null, 2);
+    const text = this.isForPerson(json) ? await say() : JSON.stringify(value, null, 2);
     await this.text(`${text}\n`);
   }
 
+  /** Whether a person reads stdout, and no JSON is asked for. */
+  isForPerson(json = false) {
+    return Boolean(this.#stdout.isTTY) && !json;
+  }
+
   /**
-   * Prints text on stdout as it is. Rejects when it cannot be written for another cause than EPIPE.
+   * Prints text on stdout as it is: whether there is still a reader. Rejects when it cannot be
+   * written for another cause than EPIPE.
    */
   text(text) {
     return new Promise((resolve, reject) => {
       this.#stdout.write(text, (error) => {
-        if (!error || error.code === 'EPIPE') resolve();
+        if (!error || error.code === 'EPIPE') resolve(!error);
         else reject(new Error(`The answer could not be written to stdout: ${error.message}.`));
       });
     });

@@ -13,7 +13,11 @@ const { CommanderError } = require('commander');
 const { grammar } = require('./grammar.js');
 const { EXIT, Output, exitCodeOf } = require('./output.js');
 
-const commands = { ...require('./commands.js'), ...require('./patch.js') };
+const commands = {
+  ...require('./commands.js'),
+  ...require('./events.js'),
+  ...require('./patch.js'),
+};
 
 /**
  * Runs the command line on these words and answers the exit code. `face` gives the LockManager
