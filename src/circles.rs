@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::graph::{self, Arms, Facts};
 use crate::key::Key;
 use crate::kind::{Extent, Mode};
-use crate::queue::{Waiter, WaiterId};
+use crate::queue::WaiterId;
 use crate::record::Record;
 use crate::room::{Blocker, Room, Want};
 use crate::shelf::{Freed, Shelf};
@@ -32,7 +32,8 @@ impl Facts for Now<'_> {
     }
 
     fn holders(&mut self, story: &Story, extent: &Extent) -> Vec<(Key, Story)> {
-        let against = self.shelf.index.against(extent, story).into_iter();
+        let wish = self.shelf.wish(extent, story, self.freed);
+        let against = self.shelf.index.against(&wish, story).into_iter();
         let held = against.filter(|(key, record)| !self.freed.contains(&(*key, record.token)));
         let held: Vec<(Key, Record)> = held.map(|(key, record)| (key, record.clone())).collect();
         // What cannot be asked about counts as held.
@@ -43,11 +44,10 @@ impl Facts for Now<'_> {
     }
 
     fn in_front(&mut self, story: &Story, extent: &Extent, id: WaiterId) -> Vec<(Key, Story)> {
-        let against = self.shelf.index.waiters_against(extent, story).into_iter();
-        let mut ahead: Vec<(Key, Waiter)> = against
-            .filter(|(_, waiter)| waiter.id < id)
-            .map(|(key, waiter)| (key, waiter.clone()))
-            .collect();
+        let wish = self.shelf.wish(extent, story, self.freed);
+        let extent = &wish;
+        let mut ahead = self.shelf.waiters_against(extent, story, self.freed);
+        ahead.retain(|(_, waiter)| waiter.id < id);
         ahead.sort_by_key(|(_, waiter)| std::cmp::Reverse(waiter.id));
         let mut front = Vec::new();
         for (key, waiter) in ahead {
@@ -82,9 +82,7 @@ impl Shelf {
             if room.is_mine(extent.kind) {
                 continue;
             }
-            let against = self.index.waiters_against(extent, want.story).into_iter();
-            let waiters: Vec<Waiter> = against.map(|(_, waiter)| waiter.clone()).collect();
-            for waiter in waiters {
+            for (_, waiter) in self.waiters_against(extent, want.story, freed) {
                 if waited_for.contains(&waiter.story_id) && self.lives(&waiter)? {
                     return Ok(Some(Blocker::Kept(extent.key, Box::new(waiter))));
                 }

@@ -138,6 +138,7 @@ impl Files {
                 self.lose();
                 continue;
             }
+            shelf.alive.clear();
             journal::recover(&shelf.ground.locks, &self.root)?;
             let mut changed = shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
             work(shelf, &mut held);

@@ -14,6 +14,7 @@ use crate::publish;
 use crate::queue::{Waiter, WaiterId};
 use crate::record::{self, HolderId, Raised, Reclaimed, Record};
 use crate::room::{Room, Stands};
+use crate::session::Session;
 use crate::shelf::Shelf;
 use crate::store::{Acquire, Grant};
 use crate::sys;
@@ -117,7 +118,9 @@ impl Shelf {
         held: &mut Held<'_>,
         grants: &mut [Grant],
     ) -> Result<(), Error> {
-        let is_tied = |grant: &&mut Grant| grant.is_fresh && grant.record.detached;
+        let mine = self.session.as_ref().map(Session::id);
+        let is_tied =
+            |grant: &&mut Grant| grant.record.detached && Some(grant.record.holder) == mine;
         let mut tied: Vec<&mut Grant> = grants.iter_mut().filter(is_tied).collect();
         if tied.is_empty() {
             return Ok(());

@@ -98,15 +98,16 @@ impl Shelf {
         record.acquired_at = self.clock.wall_ms();
         let giver = std::mem::replace(&mut record.story_id, story.clone());
         self.hand_over(key, token, next, &mut record, giver.to_string())?;
+        // What the new owner waits for itself may be open to it now.
+        let near = self.index.near(&extent);
+        self.pass_on(held, Freed::new(), &near);
         Ok(Done::Granted(vec![Grant { key, record, is_fresh: true }]))
     }
 
     /// Whether a story that gets this waits itself, directly or through others, for one who waits for it.
     fn check_circle(&mut self, story: &Story, extent: &Extent, freed: &Freed) -> Result<(), Error> {
         let waited_for = graph::reach(&mut Now { shelf: self, freed }, story, Arms::Held);
-        let waiters = self.index.waiters_against(extent, story).into_iter();
-        let waiters: Vec<_> = waiters.map(|(_, waiter)| waiter.clone()).collect();
-        for waiter in waiters {
+        for (_, waiter) in self.waiters_against(extent, story, freed) {
             if waited_for.contains(&waiter.story_id) && self.lives(&waiter)? {
                 let other = &waiter.story_id;
                 let message = format!(

@@ -21,6 +21,7 @@ use crate::record::{HolderId, Process, Record};
 use crate::room::{Blocker, Want};
 use crate::session::{Life, Session};
 use crate::shelf::{Freed, Own, Shelf, Why};
+use crate::standing::Standing;
 use crate::store::{Done, Grant};
 use crate::story::Story;
 use crate::wake::Neighbour;
@@ -198,15 +199,19 @@ impl Shelf {
     }
 
     /// The locks of a waiter that is in no queue any more; `None` if its story has not got them.
-    fn grants_of(&self, id: WaiterId) -> Option<Vec<Grant>> {
-        let Own { story, extents } = self.waiting.get(&id)?;
-        let grant = |extent: &Extent| {
-            let record = self.index.of_story(&extent.key, story)?;
+    fn grants_of(&mut self, id: WaiterId) -> Option<Vec<Grant>> {
+        let Own { story, extents } = self.waiting.get(&id)?.clone();
+        let mut grants = Vec::with_capacity(extents.len());
+        for extent in extents {
+            let record = self.index.of_story(&extent.key, &story)?.clone();
+            // Its story may have it by another process, which has died since.
+            if self.standing(&record) != Ok(Standing::Holds) || !record.kind().covers(extent.kind) {
+                return None;
+            }
             let is_fresh = record.waiter == Some(id) && record.raised.is_none();
-            let is_enough = record.kind().covers(extent.kind);
-            is_enough.then(|| Grant { key: extent.key, record: record.clone(), is_fresh })
-        };
-        extents.iter().map(grant).collect()
+            grants.push(Grant { key: extent.key, record, is_fresh });
+        }
+        Some(grants)
     }
 
     /// Takes a waiter of this process out of the queues.
@@ -228,7 +233,12 @@ impl Shelf {
             let grants = self.grants_of(id);
             self.waiting.remove(&id);
             return match grants {
-                Some(grants) if keep => Ok(Done::Granted(grants)),
+                Some(mut grants) if keep => {
+                    if self.detach(held, &mut grants).is_err() {
+                        self.touched.extend(&keys);
+                    }
+                    Ok(Done::Granted(grants))
+                }
                 Some(_) => {
                     self.give_back(held, id, &keys)?;
                     Ok(Done::Left(called_off()))

@@ -7,7 +7,6 @@ use crate::found::Unreadable;
 use crate::index::Index;
 use crate::key::Key;
 use crate::kind::{Extent, Kind, Mode};
-use crate::queue::Waiter;
 use crate::record::Record;
 use crate::story::Story;
 
@@ -29,14 +28,6 @@ impl Index {
     pub fn extent(&self, key: Key, record: &Record) -> Extent {
         let path = self.known.get(&key).map(|known| known.path.clone());
         Extent { key, path: path.unwrap_or_default(), kind: record.kind() }
-    }
-
-    /// The waiters of other stories who want what conflicts with this extent, by key and place.
-    pub fn waiters_against(&self, extent: &Extent, story: &Story) -> Vec<(Key, &Waiter)> {
-        let near = self.near(extent).into_iter();
-        let waiters = near.flat_map(|key| self.queue(&key).iter().map(move |one| (key, one)));
-        let others = waiters.filter(|(_, waiter)| waiter.story_id != *story);
-        others.filter(|(key, waiter)| waiter.extent(*key).conflicts(extent)).collect()
     }
 
     /// What is no record, at an extent's path, above it or below it. What cannot be told is all of that.

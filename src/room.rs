@@ -84,6 +84,35 @@ pub(crate) struct Want<'a> {
 }
 
 impl Shelf {
+    /// What a story would have: what it asks for, joined with its own living lock there.
+    pub(crate) fn wish(&mut self, extent: &Extent, story: &Story, freed: &Freed) -> Extent {
+        let own = self.index.of_story(&extent.key, story).cloned();
+        let own = own.filter(|own| !freed.contains(&(extent.key, own.token)));
+        match own {
+            Some(own) if !matches!(self.standing(&own), Ok(Standing::Over(_))) => {
+                Extent { kind: own.kind().joined(extent.kind), ..extent.clone() }
+            }
+            _ => extent.clone(),
+        }
+    }
+
+    /// The waiters of other stories who would have what conflicts with this extent.
+    pub(crate) fn waiters_against(
+        &mut self,
+        extent: &Extent,
+        story: &Story,
+        freed: &Freed,
+    ) -> Vec<(Key, Waiter)> {
+        let near = self.index.near(extent).into_iter();
+        let waiters = near.flat_map(|key| self.index.queue(&key).iter().map(move |one| (key, one)));
+        let others = waiters.filter(|(_, waiter)| waiter.story_id != *story);
+        let mut against: Vec<(Key, Waiter)> = others.map(|(key, one)| (key, one.clone())).collect();
+        against.retain(|(key, waiter)| {
+            self.wish(&waiter.extent(*key), &waiter.story_id, freed).conflicts(extent)
+        });
+        against
+    }
+
     /// What an extent is to a story, as far as records go.
     ///
     /// # Errors
@@ -129,18 +158,16 @@ impl Shelf {
             room.others.extend(in_the_way.into_iter().map(|(_, record)| record));
             return Ok(Ok(room));
         }
-        if !in_the_way.is_empty() {
-            return Ok(Err(Blocker::Held(key, in_the_way)));
-        }
-        Ok(self.overlapped(extent, story, freed)?.map_or(Ok(room), Err))
+        Ok(self.overlapped(extent, story, freed, in_the_way)?.map_or(Ok(room), Err))
     }
 
-    /// What keeps an extent from a story above and below its path.
+    /// What keeps an extent from a story above and below its path, after what does at its path.
     fn overlapped(
         &mut self,
         extent: &Extent,
         story: &Story,
         freed: &Freed,
+        mut in_the_way: Vec<(Key, Record)>,
     ) -> Result<Option<Blocker>, Error> {
         if extent.kind.recursive {
             // Records that nobody noted count too: those of the old module.
@@ -148,7 +175,6 @@ impl Shelf {
         }
         let against = self.index.against(extent, story).into_iter().map(|(key, _)| key);
         let keys: BTreeSet<Key> = against.filter(|key| *key != extent.key).collect();
-        let mut in_the_way = Vec::new();
         for key in keys {
             let Found::Held(holds) = self.found(&key)? else { continue };
             for record in holds {

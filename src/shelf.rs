@@ -55,6 +55,8 @@ pub struct Shelf {
     pub session: Option<Session>,
     /// Holders known to be dead; their numbers are never used again.
     pub dead: HashSet<HolderId>,
+    /// Holders that were found alive in this round: each is asked about once.
+    pub(crate) alive: HashSet<HolderId>,
     /// Records of ours that could not be removed when they had to be.
     pub owed: Vec<(Key, u64)>,
     /// Keys changed in this round.
@@ -96,6 +98,7 @@ impl Shelf {
             index: Index::default(),
             session: None,
             dead: HashSet::new(),
+            alive: HashSet::new(),
             owed: Vec::new(),
             touched: Vec::new(),
             waiting: BTreeMap::new(),
@@ -133,8 +136,10 @@ impl Shelf {
         let has_folders = self.index.has_folders() && self.index.is_waited_for();
         if has_folders {
             // One path's record is not another's: it is gone before anything above or below is given.
+            let near: Vec<Key> =
+                keys.iter().flat_map(|key| self.index.near(&self.index.extent_at(key))).collect();
             let answer = self.take_out(&keys, &freed);
-            self.pass_on(held, Freed::new(), &keys);
+            self.pass_on(held, Freed::new(), &near);
             return answer;
         }
         let passed = if keys.iter().any(is_wanted) {
@@ -261,9 +266,14 @@ impl Shelf {
         if self.dead.contains(&holder) {
             return Ok(Life::Dead);
         }
+        if self.alive.contains(&holder) {
+            return Ok(Life::Alive);
+        }
         let life = session::life(&self.ground.holders, holder)?;
-        if life == Life::Dead {
-            self.dead.insert(holder);
+        match life {
+            Life::Dead => drop(self.dead.insert(holder)),
+            Life::Alive => drop(self.alive.insert(holder)),
+            Life::Unknown => {}
         }
         Ok(life)
     }

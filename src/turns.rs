@@ -46,6 +46,9 @@ impl Shelf {
         freed: &Freed,
     ) -> Result<Result<Vec<Room>, Blocker>, Error> {
         let mut rooms = Vec::with_capacity(want.extents.len());
+        let wishes = want.extents.iter().map(|extent| self.wish(extent, want.story, freed));
+        let wishes: Vec<Extent> = wishes.collect();
+        let want = &Want { extents: &wishes, ..*want };
         for extent in want.extents {
             let room = match self.room_of(extent, want.story, freed)? {
                 Ok(room) => room,
@@ -68,9 +71,9 @@ impl Shelf {
         want: &Want<'_>,
         freed: &Freed,
     ) -> Result<Option<Waiter>, Error> {
-        let against = self.index.waiters_against(extent, want.story).into_iter();
+        let against = self.waiters_against(extent, want.story, freed).into_iter();
         let ahead = against.filter(|(_, waiter)| waiter.id < want.id);
-        let mut ahead: Vec<Waiter> = ahead.map(|(_, waiter)| waiter.clone()).collect();
+        let mut ahead: Vec<Waiter> = ahead.map(|(_, waiter)| waiter).collect();
         ahead.sort_by_key(|waiter| waiter.id);
         for waiter in ahead {
             if self.lives(&waiter)? && !self.waits_for(&waiter.story_id, want.story, freed) {
@@ -150,11 +153,19 @@ impl Shelf {
     }
 
     /// Whether another story has an extent for sure, as far as was noted: nobody needs to look.
-    fn is_shut(&self, extent: &Extent, story: &Story, open: &BTreeSet<Key>, freed: &Freed) -> bool {
+    fn is_shut(
+        &mut self,
+        extent: &Extent,
+        story: &Story,
+        open: &BTreeSet<Key>,
+        freed: &Freed,
+    ) -> bool {
         let against = self.index.against(extent, story).into_iter();
         let mut sure = against
             .filter(|(key, record)| !open.contains(key) && !freed.contains(&(*key, record.token)));
-        sure.next().is_some()
+        let first = sure.next().map(|(_, record)| record.clone());
+        // The dead are in nobody's way, though nobody may have looked yet.
+        first.is_some_and(|first| matches!(self.standing(&first), Ok(Standing::Holds)))
     }
 
     /// What a waiter wants, seen from one of its keys.
