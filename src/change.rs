@@ -134,8 +134,10 @@ impl Staged {
             .collect();
         journal::note(notes, prefix, &beside)?;
         staged.beside.clone_from(&beside);
+        let locks = notes.path().parent().unwrap_or(notes.path());
+        let locks = std::fs::canonicalize(locks).unwrap_or_else(|_| locks.to_owned());
         for ((edit, path), beside) in edits.into_iter().zip(planned).zip(&beside) {
-            if let Err(error) = staged.add(edit, &path, beside, covers) {
+            if let Err(error) = staged.add(edit, &path, beside, covers, &locks) {
                 staged.discard(notes);
                 // Who has lost the lock is to hear that first: reading again would not help.
                 if error.code == Code::Base {
@@ -154,11 +156,16 @@ impl Staged {
         path: &Path,
         beside: &Path,
         covers: &[Extent],
+        locks: &Path,
     ) -> Result<(), Error> {
         let failed = |verb: &str, cause: &io::Error| Error::system(verb, path, cause);
         let key = Key::of(path);
         if edit.target.is_name() {
             let rule = "names a thing that is no file: nothing can be written to it.";
+            return Err(Error::invalid("path", rule).at(edit.target.path()));
+        }
+        if path.starts_with(locks) {
+            let rule = "leads into .ai/locks: what stands there is for storylock alone to write.";
             return Err(Error::invalid("path", rule).at(edit.target.path()));
         }
         if !covers.iter().any(|it| it.key == key || it.contains(path)) {
@@ -196,7 +203,9 @@ impl Staged {
             Action::Remove => self.hashes.push((key, None)),
             Action::Write { content, executable } => {
                 self.hashes.push((key, Some(hash(&content))));
-                let file = write_beside(beside, &content)
+                // Until it is dressed nobody else may read what may be private.
+                let mode = sys::new_file_mode(entry.is_some());
+                let file = write_beside(beside, &content, mode)
                     .map_err(|cause| failed("write beside", &cause))?;
                 sys::dress(&file, entry.is_some().then_some(path), executable)
                     .map_err(|cause| failed("set the mode beside", &cause))?;
@@ -323,14 +332,14 @@ impl Staged {
 }
 
 /// A new file, made by the library that knows how; it stays until it is discarded.
-fn write_beside(path: &Path, content: &[u8]) -> io::Result<File> {
+fn write_beside(path: &Path, content: &[u8], mode: std::fs::Permissions) -> io::Result<File> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let mut file = tempfile::Builder::new()
         .prefix(name)
         .rand_bytes(0)
-        .permissions(sys::new_file_mode())
+        .permissions(mode)
         .tempfile_in(folder)?;
     file.write_all(content)?;
     let (file, path) = file.into_parts();

@@ -71,6 +71,9 @@ impl Code {
     }
 }
 
+/// No message is longer, in bytes, before its hint.
+const MOST_SAID: usize = 16 * 1024;
+
 /// A refusal or a failure. Nothing was changed by the call that returns one, unless it says so.
 /// Its fields are read straight from it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -182,7 +185,7 @@ impl Deref for Error {
 impl Error {
     /// An error of this kind; builder methods add what is known.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
-        let message = message.into();
+        let message = legible(message.into());
         Error(Box::new(Report {
             code,
             message,
@@ -309,7 +312,7 @@ impl Error {
     /// Says what to do next, in the message too.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
-        let hint = hint.into();
+        let hint = legible(hint.into());
         self.0.message.push(' ');
         self.0.message.push_str(&hint);
         self.0.hint = Some(hint);
@@ -320,6 +323,31 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         self.code == Code::Locked
     }
+}
+
+/// Names and words of others may move a cursor, turn text around or go on for ever.
+fn legible(text: String) -> String {
+    let is_odd = |c: &char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.len() <= MOST_SAID && !text.chars().any(|c| is_odd(&c)) {
+        return text;
+    }
+    let mut said = String::with_capacity(text.len().min(MOST_SAID));
+    for c in text.chars() {
+        if said.len() > MOST_SAID {
+            said.push('…');
+            break;
+        }
+        if is_odd(&c) {
+            said.extend(c.escape_unicode());
+        } else {
+            said.push(c);
+        }
+    }
+    said
 }
 
 #[cfg(test)]

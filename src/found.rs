@@ -52,6 +52,9 @@ impl Unreadable {
     }
 }
 
+/// As many characters of why something cannot be read are told.
+const MOST_SAID: usize = 512;
+
 /// Reads what stands at a key's name.
 ///
 /// # Errors
@@ -95,7 +98,7 @@ fn unreadable(why: impl Into<String>, changed_ms: u64, json: Option<serde_json::
     // A later version's record is not understood, but whom and how long it names may be.
     let number = |name: &str| json.as_ref()?.get(name)?.as_u64();
     Found::Unreadable(Unreadable {
-        why: why.into(),
+        why: why.into().chars().take(MOST_SAID).collect(),
         changed_ms,
         holder: number("holder").filter(|holder| *holder <= MAX_TOKEN),
         timeout_ms: number("timeout"),

@@ -70,7 +70,8 @@ impl Shelf {
             token += 1;
         }
         // A detached grant becomes real in this one step: its records name a holder file that is gone.
-        if let Some(Err(error)) = making.map(|session| session.end(&self.ground.holders)) {
+        let made = making.as_ref().map(|session| session.end(&self.ground.holders));
+        if let Some(Err(error)) = made {
             self.undo(written);
             return Err(error);
         }
@@ -131,7 +132,15 @@ impl Shelf {
             grant.record.holder = making.id();
             self.rewrite(grant.key, grant.record.token, &grant.record)?;
         }
-        making.end(&self.ground.holders)
+        let made = making.end(&self.ground.holders);
+        if made.is_err() {
+            // While its file stands, its life is what holds them: they go back to this process's.
+            for grant in &mut tied {
+                grant.record.holder = mine.unwrap_or_default();
+                self.rewrite(grant.key, grant.record.token, &grant.record)?;
+            }
+        }
+        made
     }
 
     /// What an asker looks like in a queue, and its record is made from.

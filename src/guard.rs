@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::error::{Code, Error};
 use crate::key::Key;
 use crate::patience::Patience;
-use crate::record::MAX_TOKEN;
+use crate::record::MAX_DRAWN;
 use crate::sys;
 
 const MAGIC: &[u8; 8] = b"storylk1";
@@ -313,7 +313,7 @@ impl Held<'_> {
 
     /// What cannot be written has not happened.
     fn write_header(&mut self, header: Header) -> Result<(), Error> {
-        if header.sequence > MAX_TOKEN || header.changes > MAX_CHANGES {
+        if header.sequence > MAX_DRAWN || header.changes > MAX_CHANGES {
             let path = &self.guard.path;
             let message = format!("The numbers in {} are at their end.", path.display());
             return Err(Error::new(Code::BadRecord, message).at(path).hint(

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
 use crate::kind::Mode;
-use crate::record::Record;
+use crate::record::{MAX_DRAWN, Record};
 use crate::story::Story;
 use crate::sys::{self, Dir};
 
@@ -319,7 +319,9 @@ fn tail(progress: &Dir, name: &str) -> io::Result<Vec<Event>> {
     sys::read_at(&file, &mut bytes, from)?;
     // The first line may be cut, and the last one torn: neither reads as an event.
     let lines = bytes.split(|byte| *byte == b'\n');
-    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    let events = lines.filter_map(|line| serde_json::from_slice::<Event>(line).ok());
+    // Nobody counts that far: such a number was planted.
+    Ok(events.filter(|event| event.seq <= MAX_DRAWN).collect())
 }
 
 fn rotate(progress: &Dir, keep: u32) -> io::Result<()> {

@@ -60,7 +60,7 @@ impl Holder {
             parts.push("shared".to_owned());
         }
         if let Some(reason) = &record.reason {
-            parts.push(format!("reason: {reason}"));
+            parts.push(format!("reason: {}", brief(reason)));
         }
         parts.join(", ")
     }
@@ -74,11 +74,13 @@ impl Holder {
         };
         let hint = match (line.waited_ms, line.place) {
             (Some(ms), Some(place)) => format!(
-                "Waited {} in vain, at place {place} in line.{others} Nothing was taken: wait longer, or work on something else; `npx storylock check {shown}` tells who has it then.",
-                spoken(ms)
+                "Waited {} in vain, at place {place} in line.{others} Nothing was taken: wait longer, or work on something else; `npx storylock check {}` tells who has it then.",
+                spoken(ms),
+                quoted(shown)
             ),
             _ => format!(
-                "Nothing was taken.{others} Wait in turn with `wait` (on the command line: --wait), or work on something else; `npx storylock check {shown}` tells who has it then."
+                "Nothing was taken.{others} Wait in turn with `wait` (on the command line: --wait), or work on something else; `npx storylock check {}` tells who has it then.",
+                quoted(shown)
             ),
         };
         error.in_line(line).hint(hint)
@@ -116,4 +118,23 @@ pub fn refusal(
     let part = part.map_or(String::new(), |part| format!(", by the lock on {part}"));
     let error = Error::new(Code::Locked, format!("{shown} is locked by {named}{part}."));
     Holder::advised(error.at(path).held_by_all(holders), shown, line)
+}
+
+/// Words as they fit into a sentence.
+fn brief(words: &str) -> String {
+    const MOST: usize = 1024;
+    match words.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words.to_owned(),
+    }
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+@:,".contains(c);
+    if path.chars().all(is_plain) && !path.starts_with('-') {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
+    }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::publish;
-use crate::sys::Dir;
+use crate::sys::{self, Dir};
 
 /// One file's change, ready to be put in place. Names are of files in one folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +76,13 @@ impl Move {
         let inside = self.folder.strip_prefix(root);
         let is_free = |inside: &Path| {
             let is_git = |part: &std::ffi::OsStr| part.eq_ignore_ascii_case(".git");
-            !inside.starts_with(".ai/locks") && !inside.iter().any(is_git)
+            let target = inside.join(&self.name);
+            let is_state = [".ai", ".ai/progress"].iter().any(|state| target == Path::new(state));
+            !is_state && !target.starts_with(".ai/locks") && !inside.iter().any(is_git)
+        };
+        let is_file = |name: &str| match self.dir().and_then(|dir| dir.entry(name)) {
+            Ok(entry) => entry.is_file,
+            Err(cause) => cause.kind() == io::ErrorKind::NotFound,
         };
         real.is_ok_and(|real| real == self.folder)
             && inside.is_ok_and(is_free)
@@ -84,7 +90,17 @@ impl Move {
             && self.beside.starts_with(".storylock-")
             && is_name(&self.name)
             && is_name(&self.beside)
+            && is_file(&self.name)
+            && is_file(&self.beside)
     }
+}
+
+/// What the journal says.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Journal {
+    /// The boot in which it was written: what a repository carries names another, and is not followed.
+    boot: String,
+    moves: Vec<Move>,
 }
 
 /// The name of the journal: there while several files are being put in place, under the guard.
@@ -95,7 +111,8 @@ pub const JOURNAL: &str = ".journal";
 /// # Errors
 /// What the system says.
 pub fn begin(locks: &Dir, moves: &[Move]) -> Result<(), Error> {
-    let bytes = serde_json::to_vec(moves).map_err(io::Error::other);
+    let journal = Journal { boot: sys::boot_id().to_owned(), moves: moves.to_vec() };
+    let bytes = serde_json::to_vec(&journal).map_err(io::Error::other);
     bytes
         .and_then(|bytes| publish::create(locks, JOURNAL, &bytes))
         .map_err(|cause| Error::system("write", &locks.path().join(JOURNAL), &cause))
@@ -130,8 +147,8 @@ pub fn recover(locks: &Dir, root: &Path) -> Result<(), Error> {
     io::Read::read_to_end(&mut io::Read::take(&mut file, MAX_JOURNAL), &mut bytes)
         .map_err(failed)?;
     let root = std::fs::canonicalize(root).map_err(failed)?;
-    let moves: Vec<Move> = serde_json::from_slice(&bytes).unwrap_or_default();
-    if moves.iter().all(|one| one.is_ours(&root)) {
+    let Journal { boot, moves } = serde_json::from_slice(&bytes).unwrap_or_default();
+    if boot == sys::boot_id() && moves.iter().all(|one| one.is_ours(&root)) {
         for one in &moves {
             if one.is_made().map_err(failed)? {
                 continue;
@@ -149,25 +166,35 @@ pub fn recover(locks: &Dir, root: &Path) -> Result<(), Error> {
     locks.unlink(JOURNAL).map_err(failed)
 }
 
+/// No note is longer, in bytes.
+const MAX_NOTE: u64 = 4 * 1024 * 1024;
+
 /// No journal is longer, in bytes.
 const MAX_JOURNAL: u64 = 64 * 1024 * 1024;
 
-/// Removes what changes of dead processes left behind; `is_dead` tells of a holder's number.
-pub fn sweep(notes: &Dir, mut is_dead: impl FnMut(u64) -> bool) {
+/// Removes what changes of dead processes left behind in a project; `is_dead` tells of a holder's number.
+/// What was made outside of it, or beyond a link, is left: a note may have come with a repository.
+pub fn sweep(notes: &Dir, root: &Path, mut is_dead: impl FnMut(u64) -> bool) {
+    let Ok(root) = std::fs::canonicalize(root) else { return };
     for name in notes.names().unwrap_or_default() {
         let holder = name.split('-').next().and_then(|number| number.parse().ok());
         if !holder.is_some_and(&mut is_dead) {
             continue;
         }
         let prefix = format!(".storylock-{name}-");
-        let left = notes.open_read(&name).and_then(|file| {
-            serde_json::from_reader::<_, Vec<PathBuf>>(io::Read::take(file, MAX_JOURNAL))
-                .map_err(io::Error::other)
+        let mut bytes = Vec::new();
+        let read = notes.open_read(&name).and_then(|file| {
+            io::Read::read_to_end(&mut io::Read::take(file, MAX_NOTE), &mut bytes)
         });
-        for path in left.unwrap_or_default() {
-            let is_ours =
+        let left: Vec<PathBuf> =
+            read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        for path in left {
+            let is_its =
                 path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
-            if is_ours {
+            let folder = path.parent().filter(|folder| folder.starts_with(&root));
+            let is_real =
+                |folder: &Path| std::fs::canonicalize(folder).is_ok_and(|real| real == folder);
+            if is_its && folder.is_some_and(is_real) {
                 let _ = std::fs::remove_file(path);
             }
         }

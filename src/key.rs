@@ -225,23 +225,33 @@ fn printable(path: &str) -> String {
 
 /// Resolves the links of the deepest existing ancestor, and dangling links too.
 fn canonical(path: &Path) -> io::Result<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        match std::fs::canonicalize(&path) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-            // A name below a regular file: nothing there can exist, so the spelling is the identity.
-            Err(cause) if cause.kind() == io::ErrorKind::NotADirectory => return Ok(path),
-            answer => return answer,
-        }
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Ok(path);
-        };
-        match std::fs::read_link(&path) {
-            Ok(link) => path = lexical(&canonical(parent)?.join(link)),
-            Err(_) => return Ok(canonical(parent)?.join(name)),
+    resolved(path, &mut MAX_LINKS.clone())
+}
+
+/// The same while so many links may still be followed one by one.
+fn resolved(path: &Path, links: &mut usize) -> io::Result<PathBuf> {
+    match std::fs::canonicalize(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+        // A name below a regular file: nothing there can exist, so the spelling is the identity.
+        Err(cause) if cause.kind() == io::ErrorKind::NotADirectory => return Ok(path.to_owned()),
+        answer => return answer,
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(path.to_owned());
+    };
+    let mut at = resolved(parent, links)?;
+    let Ok(link) = std::fs::read_link(path) else { return Ok(at.join(name)) };
+    *links = links.checked_sub(1).ok_or_else(|| io::Error::from_raw_os_error(ELOOP))?;
+    // Name by name: what is above a link's target is above where that leads, not above its spelling.
+    for part in link.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(at.pop()),
+            Component::Normal(name) => at = resolved(&at.join(name), links)?,
+            root => at.push(root),
         }
     }
-    Err(io::Error::from_raw_os_error(ELOOP))
+    Ok(at)
 }
 
 /// Takes `.` and `..` out without looking at the disk, as `path.resolve` does.

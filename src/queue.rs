@@ -13,7 +13,7 @@ use crate::key::Key;
 use crate::kind::{Extent, Kind, Mode};
 use crate::lease::Lease;
 use crate::publish;
-use crate::record::{HolderId, Process};
+use crate::record::{HolderId, MAX_DRAWN, Process};
 use crate::story::Story;
 use crate::sys::Dir;
 
@@ -121,6 +121,8 @@ pub fn read(dir: &Dir, key: &Key) -> io::Result<Vec<Waiter>> {
     let File { mut waiters, .. } = serde_json::from_slice(&bytes).unwrap_or_default();
     // One whose set leaves this very path out was put there by hand.
     waiters.retain(|waiter| waiter.set.is_empty() || waiter.set.contains(key));
+    // So was one whose numbers nobody ever drew.
+    waiters.retain(|waiter| waiter.id <= MAX_DRAWN && waiter.holder <= MAX_DRAWN);
     waiters.sort_by_key(|waiter| waiter.id);
     waiters.dedup_by_key(|waiter| waiter.id);
     Ok(waiters)

@@ -4,6 +4,7 @@
 //! Promises: what this version writes, this version reads; the old module's six-field records are read
 //! and honoured; another version, half a file, or several who have what is not shared are no record.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,10 @@ pub const MAX_TOKEN: u64 = (1 << 53) - 1;
 
 /// Nobody has drawn a token beyond this: a record that carries one was planted, and would leave no room
 /// for others to rise.
-const MAX_DRAWN: u64 = MAX_TOKEN - (1 << 40);
+pub const MAX_DRAWN: u64 = MAX_TOKEN - (1 << 40);
+
+/// As much of a predecessor's id is told on: ours are a story's id and a number.
+const MAX_ID_CHARS: usize = 512;
 
 /// The number of a holder file: drawn from the sequence, so never used twice.
 pub type HolderId = u64;
@@ -170,7 +174,7 @@ impl Reclaimed {
     pub fn from(record: &Record, how: Ended) -> Reclaimed {
         Reclaimed {
             story_id: record.story_id.clone(),
-            lock_id: record.lock_id.clone(),
+            lock_id: record.lock_id.chars().take(MAX_ID_CHARS).collect(),
             pid: record.pid,
             acquired_at: record.acquired_at,
             how,
@@ -257,10 +261,10 @@ impl Record {
             serde_json::from_slice(bytes).map_err(|cause| format!("not a lock record: {cause}"))?;
         let others = std::mem::take(&mut first.others);
         let mut holds = vec![first.checked()?];
+        let mut stories = HashSet::from([holds[0].story_id.clone()]);
         for other in others {
             let other = other.checked()?;
-            let is_anothers = |one: &Record| one.story_id != other.story_id;
-            if other.is_old() || !holds.iter().all(is_anothers) {
+            if other.is_old() || !stories.insert(other.story_id.clone()) {
                 return Err("not a lock record: a story has it twice".to_owned());
             }
             holds.push(other);

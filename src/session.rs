@@ -110,7 +110,7 @@ impl Session {
     ///
     /// # Errors
     /// What the system says.
-    pub fn end(self, holders: &Dir) -> Result<(), Error> {
+    pub fn end(&self, holders: &Dir) -> Result<(), Error> {
         if self.has_bell {
             let _ = holders.unlink(&bell_name(self.id));
         }

@@ -321,7 +321,7 @@ impl Shelf {
             }
         }
         if !dead.is_empty() {
-            journal::sweep(&notes, |holder| dead.contains(&holder));
+            journal::sweep(&notes, &self.ground.root, |holder| dead.contains(&holder));
         }
     }
 

@@ -266,8 +266,13 @@ impl Shelf {
                 let making = self.begin_session(held)?;
                 record.detached = true;
                 record.holder = making.id();
+                let before = self.current(key, token)?.ok_or_else(lost)?;
                 let done = self.begin_lease(held, *key, record, lease)?;
-                making.end(&self.ground.holders)?;
+                if let Err(error) = making.end(&self.ground.holders) {
+                    // While that file stands, its life is what holds it: it goes back to what it was.
+                    self.rewrite(*key, token, &before)?;
+                    return Err(error);
+                }
                 Ok(done)
             }
             _ => self.begin_lease(held, *key, record, lease),

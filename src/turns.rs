@@ -125,7 +125,7 @@ impl Shelf {
                 // What cannot be asked now is asked again when somebody looks.
                 let Ok(lives) = self.lives(&waiter) else { continue };
                 if !lives {
-                    if self.strike(held, &waiter, &waiter.keys(&key)).is_err() {
+                    if self.strike_dead(held, &waiter, &key).is_err() {
                         continue;
                     }
                 } else {
@@ -237,6 +237,31 @@ impl Shelf {
         let near = self.index.near(extent).into_iter();
         let waiters = near.flat_map(|key| self.index.queue(&key));
         self.rung.extend(waiters.filter(|one| one.id < id).map(|waiter| waiter.holder));
+    }
+
+    /// Takes a dead waiter out of its queues, and all the dead of this queue who want nothing else.
+    fn strike_dead(
+        &mut self,
+        held: &mut Held<'_>,
+        waiter: &Waiter,
+        key: &Key,
+    ) -> Result<(), Error> {
+        if !waiter.set.is_empty() {
+            return self.strike(held, waiter, &waiter.keys(key));
+        }
+        let queue = self.index.queue(key).to_vec();
+        let before = queue.len();
+        let mut living = Vec::with_capacity(before);
+        for one in queue {
+            if !one.set.is_empty() || self.lives(&one).unwrap_or(true) {
+                living.push(one);
+            }
+        }
+        if living.len() == before {
+            return Ok(());
+        }
+        held.note(&[*key])?;
+        self.write_queue(key, living)
     }
 
     /// Takes a dead waiter out of its queues.

@@ -178,7 +178,16 @@ pub fn dress(file: &File, like: Option<&Path>, executable: Option<bool>) -> io::
         None => Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode),
     };
     match executable {
-        Some(true) => mode |= Mode::XUSR | Mode::XGRP | Mode::XOTH,
+        // Whoever may read it may run it, and nobody else.
+        Some(true) => {
+            for (read, run) in
+                [(Mode::RUSR, Mode::XUSR), (Mode::RGRP, Mode::XGRP), (Mode::ROTH, Mode::XOTH)]
+            {
+                if mode.contains(read) {
+                    mode |= run;
+                }
+            }
+        }
         Some(false) => mode &= !(Mode::XUSR | Mode::XGRP | Mode::XOTH),
         None => {}
     }
@@ -186,8 +195,8 @@ pub fn dress(file: &File, like: Option<&Path>, executable: Option<bool>) -> io::
 }
 
 /// The mode of any new file, of which the system takes what the user's mask forbids.
-pub fn new_file_mode() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o666)
+pub fn new_file_mode(is_private: bool) -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(if is_private { 0o600 } else { 0o666 })
 }
 
 /// Whether a file's owner may run it.

@@ -169,7 +169,7 @@ pub fn dress(file: &File, like: Option<&Path>, _executable: Option<bool>) -> io:
 
 /// The mode of any new file.
 #[cfg(unix)]
-pub fn new_file_mode() -> std::fs::Permissions {
+pub fn new_file_mode(_is_private: bool) -> std::fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(0o666)
 }
 
