@@ -140,6 +140,12 @@ defect(8, 'what is written for a private file is never readable for others', asy
   expect(octal(mode & 0o077)).toBe('0');
 });
 
+defect(23, 'nobody else can open the guard, for whoever opens it can hold it', async () => {
+  const story = await masked(0o022);
+  await story.call('acquire', 'a', 'AH-1');
+  expect(octal(modeOf(at.path('.ai', 'locks', '.guard')) & 0o077)).toBe('0');
+});
+
 test('the command line makes what it makes with the same modes', async () => {
   fs.rmdirSync(at.path('.ai'));
   const script = `umask 000; exec "$0" ${HOME}/tools/orchestrator/locks.js acquire a AH-1 --root .`;
