@@ -9,6 +9,8 @@
 pub mod child;
 pub mod desk;
 #[cfg(target_os = "linux")]
+pub mod odd;
+#[cfg(target_os = "linux")]
 pub mod trace;
 
 use std::path::{Path, PathBuf};
