@@ -14,7 +14,6 @@ const path = require('node:path');
 
 const { LockManager } = require('..');
 const shell = require('./fixtures/cli-shell.js');
-const { defect } = require('./fixtures/defect.js');
 const { testUnless } = require('./fixtures/machine.js');
 const { HOME, Project, cleanUp, folder, rejection } = require('./fixtures/project.js');
 
@@ -63,6 +62,7 @@ const STATE = [
   'locks/holders/<number>',
   'locks/queue',
   'progress',
+  'progress/locks.history.jsonl',
   'progress/locks.json',
 ];
 
@@ -208,7 +208,7 @@ describe('a diff', () => {
   });
 });
 
-defect(9, 'a patch of the lock folder is refused, as a diff of it is', async () => {
+test('a patch of the lock folder is refused, as a diff of it is', async () => {
   const manager = at.manager();
   const lock = await manager.acquire(at.path('a'), 'AH-1', Infinity);
   for (const name of ['.ai/locks/.guard', `.ai/locks/${'0'.repeat(64)}.lock`, '.ai/locks/x']) {

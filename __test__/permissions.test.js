@@ -92,7 +92,7 @@ test.each(EACH_MASK)('of what a change makes, with a umask of %s', async (_, mas
   expect(modeOf(at.path('script')) & 0o100).toBe(0o100);
 });
 
-defect(16, 'of a new script: no more than the umask leaves', async () => {
+test('of a new script: no more than the umask leaves', async () => {
   for (const mask of MASKS) {
     fs.mkdirSync(at.path('.ai'), { recursive: true });
     const story = await masked(mask);
@@ -124,7 +124,7 @@ async function beside(story) {
   return found();
 }
 
-defect(8, 'what is written for a private file is never readable for others', async () => {
+test('what is written for a private file is never readable for others', async () => {
   fs.writeFileSync(at.path('secret'), 'old');
   fs.chmodSync(at.path('secret'), 0o600);
   const story = await masked(0o022);

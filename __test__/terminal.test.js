@@ -9,7 +9,6 @@
 const fs = require('node:fs');
 
 const shell = require('./fixtures/cli-shell.js');
-const { defect } = require('./fixtures/defect.js');
 const { cleanUp, project, rejection, until } = require('./fixtures/project.js');
 
 const { onTerminal, storylock } = shell;
@@ -135,7 +134,7 @@ describe('the command line on a terminal', () => {
     }
   });
 
-  defect(11, 'JSON on a terminal moves no cursor either', async () => {
+  test('JSON on a terminal moves no cursor either', async () => {
     plantAll();
     for (const words of [['status', '--json'], ['check', 'read', '--json']]) {
       const screen = await screenOf(...words);
@@ -143,7 +142,7 @@ describe('the command line on a terminal', () => {
     }
   });
 
-  defect(22, 'every mark that turns text around is shown', async () => {
+  test('every mark that turns text around is shown', async () => {
     // The Arabic letter mark, the left-to-right and the right-to-left one: Bidi_Control too.
     plant('a', { reason: 'one\u061ctwo\u200ethree\u200ffour' });
     expect((await screenOf('check', 'a')).match(/\p{Bidi_C}/gu)).toBeNull();
@@ -163,7 +162,7 @@ test('through a pipe the data is told as it is, on one line of JSON a string', a
 describe('an error’s message', () => {
   const CONTROL = /\p{Cc}/u;
 
-  defect(10, 'of what was planted holds no control character', async () => {
+  test('of what was planted holds no control character', async () => {
     const names = plantAll();
     plantWaiter('late', { host: EVIL, reason: EVIL });
     const manager = at.manager();
@@ -177,7 +176,7 @@ describe('an error’s message', () => {
     expect(messages.filter((message) => CONTROL.test(message))).toEqual([]);
   });
 
-  defect(10, 'of a path holds none, whatever failed', async () => {
+  test('of a path holds none, whatever failed', async () => {
     const evil = (name) => at.path(`\u001b[2J\n${name}`);
     fs.writeFileSync(evil('file'), 'old');
     fs.mkdirSync(evil('folder'));
@@ -207,13 +206,13 @@ describe('an error’s message', () => {
     expect(bad.map(({ code, message }) => ({ code, message }))).toEqual([]);
   });
 
-  defect(21, 'is of a length that a person reads, whatever was planted', async () => {
+  test('is of a length that a person reads, whatever was planted', async () => {
     plant('a', { reason: 'x'.repeat(60_000) });
     const { message } = await rejection(at.manager().acquire(at.path('a'), 'AH-1'));
     expect(message.length).toBeLessThan(5000);
   });
 
-  defect(20, 'gives a command that a shell reads as one path', async () => {
+  test('gives a command that a shell reads as one path', async () => {
     const file = at.path('a; touch pwned #');
     await at.manager().acquire(file, 'AH-1');
     const { hint } = await rejection(at.manager().acquire(file, 'AH-2'));

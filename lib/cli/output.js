@@ -41,8 +41,16 @@ class Output {
    * what `say()` resolves to for a person. An infinite timeout is null in JSON.
    */
   async answer(value, say, { json = false } = {}) {
-    const text = this.isForPerson(json) ? await say() : JSON.stringify(value, null, 2);
+    const text = this.isForPerson(json) ? await say() : this.#json(value);
     await this.text(`${text}\n`);
+  }
+
+  /** On a terminal no text of others may move the cursor, in JSON either. */
+  #json(value) {
+    const text = JSON.stringify(value, null, 2);
+    if (!this.#stdout.isTTY) return text;
+    const escape = (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`;
+    return text.replace(/[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, escape);
   }
 
   /** Whether a person reads stdout, and no JSON is asked for. */

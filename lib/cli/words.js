@@ -28,7 +28,7 @@ function spoken(ms) {
 /** Text for a terminal: control and direction characters are shown, not obeyed. */
 function plain(text) {
   return text.replace(
-    /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu,
+    /[\p{Cc}\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu,
     (character) => `\\u{${character.codePointAt(0).toString(16)}}`,
   );
 }
