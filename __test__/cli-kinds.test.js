@@ -239,6 +239,14 @@ describe('on a terminal', () => {
     );
   });
 
+  test('a name is said as it is, from every folder', async () => {
+    await answerOf('acquire', '@git/index', 'AH-1');
+    for (const cwd of [root, inProject('src')]) {
+      const { screen } = await onTerminal(['status'], { cwd });
+      expect(screen).toMatch(/\n@git\/index +AH-1 /);
+    }
+  });
+
   test('a wait for a folder names who is in it', async () => {
     await answerOf('acquire', 'src/app.js', 'AH-1', '--timeout', '600000');
     const waiter = shell.startOnTerminal(

@@ -13,7 +13,7 @@ const shell = require('./fixtures/cli-shell.js');
 
 const { PROGRAM, onTerminal, project, storylock, until } = shell;
 
-const MORE = ['force-release', 'patch', 'apply', 'run'];
+const MORE = ['force-release', 'run'];
 
 let root;
 const { answerOf, refusalOf, isFree } = shell.commandsIn(() => root);

@@ -118,12 +118,6 @@ function checkMode(value, name) {
   }
 }
 
-/** What an audit rests on: words must be there. */
-function checkWords(value, name) {
-  checkText(value, name);
-  if (value.trim() === '') throw invalidValue(name, 'must not be empty: it is kept with the note.');
-}
-
 function checkFlag(value, name) {
   if (typeof value !== 'boolean') throw invalidType(name, 'a boolean', value);
 }
@@ -205,7 +199,7 @@ const OF_ACQUIRE = { timeout: checkTimeout, ...OF_ASK, detached: checkFlag, ...O
 const OF_SET = { ...OF_ACQUIRE, glob: checkFlag };
 const OF_TRANSFER = { storyId: checkText };
 const OF_ADOPT = { timeout: checkTimeout };
-const OF_FORCE = { by: checkWords, reason: checkWords, storyId: checkText, dryRun: checkFlag };
+const OF_FORCE = { by: checkText, reason: checkText, storyId: checkText, dryRun: checkFlag };
 
 /** The options given, checked; those that are undefined are left out. */
 function optionsOf(given, checks, what = 'options') {

@@ -197,7 +197,12 @@ impl Desk {
     /// # Errors
     /// What the system says.
     pub fn begin_change(&mut self, grants: &[(Key, u64)]) -> Result<Workshop, Error> {
-        self.store.begin_change(grants)
+        let (begun, round) = self.store.begin_change(grants);
+        // Others were at work meanwhile: turns that came, locks that were lost.
+        let granted = self.absorb(round, &GivenUp::new());
+        self.conclude(granted, &GivenUp::new());
+        self.deliver();
+        begun
     }
 
     /// The changes that were put in place since this was asked last: whose, which call, and what.
@@ -252,7 +257,9 @@ impl Desk {
                 self.unsettled.insert(lock);
                 continue;
             }
-            if known.iter().any(|record| record.handed_from == Some(token)) {
+            if known.iter().any(|record| record.handed_from == Some(token))
+                || self.store.handed_on(&key, token)
+            {
                 // It was handed on, as whoever had it wished.
                 if let Some(holding) = self.holdings.remove(&lock) {
                     for client in holding.clients() {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::error::{Code, Error, Forced, Writer};
-use crate::ground::{self, FORCED, GUARD, Ground, WRITTEN};
+use crate::error::{Error, Forced, Writer};
+use crate::ground::{self, FORCED, GUARD, Ground, HANDED, WRITTEN};
 use crate::guard::{self, Guard, Held};
 use crate::history::{Event, History, Limits, What};
 use crate::holder::Holder;
@@ -23,7 +23,7 @@ use crate::record::{HolderId, Record};
 use crate::session::{self, Session};
 use crate::shelf::{Shelf, Why};
 use crate::standing::{self, Standing};
-use crate::store::{Done, Round, Status, Step, Store, Wake, Workshop};
+use crate::store::{self, Round, Status, Step, Store, Wake, Workshop};
 use crate::survey;
 use crate::view::View;
 use crate::wake::{self, Watches};
@@ -139,6 +139,7 @@ impl Files {
                 continue;
             }
             shelf.alive.clear();
+            shelf.reach.clear();
             journal::recover(&shelf.ground.locks, &self.root)?;
             let mut changed = shelf.index.catch_up(&shelf.ground, &held, &*clock)?;
             work(shelf, &mut held);
@@ -224,18 +225,17 @@ impl Store for Files {
             shelf.sweep(held, SWEPT_A_ROUND);
         });
         match seen {
-            Ok(Seen { mut round, is_lost }) => {
-                if is_lost {
+            Ok(seen) => {
+                if seen.is_lost {
                     let locks = self.root.join(ground::STATE).join("locks");
-                    answers.iter_mut().for_each(|answer| refuse_grants(answer, &locks));
-                    round.granted.clear();
+                    answers.iter_mut().for_each(|answer| store::refuse_grant(answer, &locks));
                 }
-                Round { answers, ..round }
+                Round { answers, ..seen.counted() }
             }
-            Err(error) => {
-                let answers = steps.iter().map(|_| Err(error.clone())).collect();
-                Round { answers, ..Round::default() }
-            }
+            Err(error) => Round {
+                answers: steps.iter().map(|_| Err(error.clone())).collect(),
+                ..Round::default()
+            },
         }
     }
 
@@ -265,11 +265,7 @@ impl Store for Files {
             shelf.unstick_ours(held);
             shelf.mend_session();
         });
-        let Ok(Seen { mut round, is_lost }) = tended else { return Round::default() };
-        if is_lost {
-            round.granted.clear();
-        }
-        round
+        tended.map(Seen::counted).unwrap_or_default()
     }
 
     fn tend_in(&self) -> Option<Duration> {
@@ -288,10 +284,12 @@ impl Store for Files {
         [view, end, turn, owed, look.map(Watches::patience)].into_iter().flatten().min()
     }
 
-    fn begin_change(&mut self, grants: &[(Key, u64)]) -> Result<Workshop, Error> {
+    fn begin_change(&mut self, grants: &[(Key, u64)]) -> (Result<Workshop, Error>, Round) {
         let mut begun = Err(Error::defect());
-        self.under_guard(|shelf, held| begun = shelf.begin_change(held, grants))?;
-        begun
+        match self.under_guard(|shelf, held| begun = shelf.begin_change(held, grants)) {
+            Ok(seen) => (begun, seen.counted()),
+            Err(error) => (Err(error), Round::default()),
+        }
     }
 
     fn writer(&self, key: &Key) -> Option<Writer> {
@@ -317,6 +315,11 @@ impl Store for Files {
     fn forced(&self, key: &Key, token: u64) -> Option<Forced> {
         let forced: Forced = self.site.as_ref()?.shelf.ground.noted(FORCED, key)?;
         (forced.token == token).then_some(forced)
+    }
+
+    fn handed_on(&self, key: &Key, token: u64) -> bool {
+        let noted = |site: &Site| site.shelf.ground.noted::<Vec<u64>>(HANDED, key);
+        self.site.as_ref().and_then(noted).is_some_and(|tokens| tokens.contains(&token))
     }
 
     fn session(&self) -> Option<HolderId> {
@@ -377,18 +380,16 @@ impl Store for Files {
         // Closing the holder file tells the kernel, and the kernel everybody, that what still names it is
         // free. Its name goes only when nothing does: without it, life could only be guessed.
         let Ok(held) = guard.lock(&*self.clock) else { return };
-        let is_known = shelf.index.catch_up(&shelf.ground, &held, &*self.clock).is_ok();
-        if is_known && !shelf.index.is_named(session.id()) {
-            let _ = session.end(&shelf.ground.holders);
-        }
+        shelf.end_session(&held, &session);
     }
 }
 
-fn refuse_grants(answer: &mut Result<Done, Error>, locks: &Path) {
-    if matches!(answer, Ok(Done::Granted(_) | Done::Renewed(_))) {
-        let message = format!("{} was removed while the lock was being taken.", locks.display());
-        *answer = Err(Error::new(Code::Compromised, message)
-            .at(locks)
-            .hint("Nothing was granted. Try again, and keep `git clean -x` away from .ai."));
+impl Seen {
+    /// What counts of the round.
+    fn counted(mut self) -> Round {
+        if self.is_lost {
+            self.round.granted.clear();
+        }
+        self.round
     }
 }

@@ -273,6 +273,9 @@ impl Shelf {
             return Err(lost());
         };
         one.clone_from(record);
+        // A dead process of the story that it is given to may have left a record.
+        let is_other = |one: &Record| one.story_id != record.story_id;
+        holds.retain(|one| one.token == record.token || is_other(one));
         self.write(key, &holds, Stands::Records)
     }
 

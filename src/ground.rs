@@ -20,6 +20,8 @@ pub const STATE: &str = ".ai";
 pub const STAGED: &str = "staged";
 /// The folder of words left for those whose locks were taken back by force.
 pub const FORCED: &str = "forced";
+/// The folder of grants that were handed on.
+pub const HANDED: &str = "handed";
 /// Who wrote which file last.
 pub const WRITTEN: &str = "written";
 /// The file that the guard's kernel lock is taken on.

@@ -9,17 +9,22 @@ use crate::circles::Now;
 use crate::error::{Code, Error};
 use crate::grant::lost;
 use crate::graph::{self, Arms};
+use crate::ground::HANDED;
 use crate::guard::Held;
 use crate::history::{Event, What};
 use crate::key::Key;
 use crate::kind::{Extent, Kind};
 use crate::lease::Lease;
+use crate::publish;
 use crate::record::Record;
 use crate::shelf::{Freed, Shelf, Why};
 use crate::standing::Standing;
 use crate::store::{Done, Grant};
 use crate::story::Story;
 use crate::sys;
+
+/// As many grants of a path are remembered as handed on.
+const MOST_REMEMBERED: usize = 64;
 
 impl Shelf {
     /// Makes a lock weaker, and lets those in line in who can stand beside it now.
@@ -47,6 +52,9 @@ impl Shelf {
     ) -> Result<Record, Error> {
         let mut record = self.current(&key, token)?.ok_or_else(lost)?;
         let before = record.extent(key);
+        if !before.kind.covers(kind) {
+            return Ok(record);
+        }
         record.set_kind(kind);
         record.raised = None;
         record.waiter = None;
@@ -206,11 +214,25 @@ impl Shelf {
         record.waiter = None;
         record.raised = None;
         self.rewrite(key, from, record)?;
+        self.leave_trail(&key, from);
         let event = self.event(What::Transferred, record);
         self.tell(Event { by: Some(giver), ..event });
         // Those who wait for it wait for somebody else now.
         self.alert(&record.extent(key));
         Ok(())
+    }
+
+    /// Leaves word that a grant was handed on and not lost, for its former owner, who may look when the
+    /// successor's record is gone too. Without it the owner is told of a loss, which is less than the truth.
+    fn leave_trail(&self, key: &Key, from: u64) {
+        let mut tokens: Vec<u64> = self.ground.noted(HANDED, key).unwrap_or_default();
+        tokens.push(from);
+        let tokens = &tokens[tokens.len().saturating_sub(MOST_REMEMBERED)..];
+        let bytes = serde_json::to_vec(tokens).unwrap_or_default();
+        let _ = self
+            .ground
+            .annex(HANDED)
+            .map(|notes| publish::replace(&notes, &key.to_string(), &bytes));
     }
 
     /// The record of a grant that holds.

@@ -14,6 +14,7 @@ use crate::found::{self, Found, Unreadable};
 use crate::ground::Ground;
 use crate::guard::{Held, News};
 use crate::key::{Key, Target};
+use crate::kind::Mode;
 use crate::places::Places;
 use crate::queue::{self, Waiter, WaiterId};
 use crate::record::{HolderId, Record};
@@ -249,11 +250,13 @@ impl Index {
         self.waits.get(story).map(|waits| waits.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// Whether some waiter wants a set, some story waits in several places, or somebody waits where a
-    /// folder is locked with all below it: then one change can open the way for others elsewhere.
+    /// Whether some waiter wants a set, some story waits in several places, somebody waits to read, or
+    /// waits where a folder is locked with all below it: then one change can open the way for others
+    /// elsewhere.
     pub fn is_tangled(&self) -> bool {
         (self.places.has_folders() && !self.queues.is_empty())
             || self.waits.values().any(|waits| waits.len() > 1)
+            || self.queues.values().flatten().any(|waiter| waiter.mode == Mode::Shared)
     }
 
     /// How many wait, a set once for each of its paths.

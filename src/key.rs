@@ -206,8 +206,8 @@ pub fn is_name(path: &Path) -> bool {
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
-    let is_odd = |segment: &str| matches!(segment, "" | "." | ".." | "@");
-    if name.split('/').any(is_odd) {
+    let is_odd = |segment: &str| matches!(segment, "" | "." | "..");
+    if name.trim_start_matches(NAME_MARK).split('/').any(is_odd) {
         let rule = "is the name of a thing, since it begins with '@': it must be '@' and words between slashes, such as @git/index. A file of that name is ./";
         return Err(Error::invalid("path", format!("{rule}{}.", printable(name))));
     }

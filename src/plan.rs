@@ -197,11 +197,14 @@ impl Desk {
             Call::Lower { key, token, kind } => {
                 let lock = (*key, *token);
                 let me = self.store.session();
-                let holding = self.holdings.get_mut(&lock);
-                let lowered = holding.and_then(|holding| {
-                    holding.lower(client, *kind);
-                    holding.lowered(me)
-                });
+                let lowered = match self.holdings.get_mut(&lock) {
+                    Some(holding) => {
+                        holding.lower(client, *kind);
+                        holding.lowered(me)
+                    }
+                    // A detached lock is nobody's here.
+                    None => Some(*kind),
+                };
                 match lowered {
                     Some(kind) => {
                         step(Step::Lower { key: *key, token: *token, kind }, Purpose::Other)

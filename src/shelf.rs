@@ -3,7 +3,6 @@
 //! Promises: whoever decides reads the record itself, not the index; the index is kept true by every
 //! change made here; what has ended is swept without anybody waiting for it.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -19,13 +18,12 @@ use crate::index::Index;
 use crate::journal;
 use crate::key::{Key, Located};
 use crate::kind::{Extent, Kind};
-use crate::queue::{Waiter, WaiterId};
+use crate::queue::WaiterId;
 use crate::record::{HolderId, Process, Record};
 use crate::session::{self, Life, Session};
 use crate::standing::{self, Standing};
 use crate::store::Workshop;
 use crate::story::Story;
-use crate::view::{self, View};
 
 /// Grants that are being given up: their records still stand, and hold nobody up.
 pub(crate) type Freed = HashSet<(Key, u64)>;
@@ -334,6 +332,14 @@ impl Shelf {
         }
     }
 
+    /// Removes this process's holder file, if nothing names it any more.
+    pub(crate) fn end_session(&mut self, held: &Held<'_>, session: &Session) {
+        let is_known = self.index.catch_up(&self.ground, held, &*self.clock).is_ok();
+        if is_known && !self.index.is_named(session.id()) {
+            let _ = session.end(&self.ground.holders);
+        }
+    }
+
     /// Makes the bell that others ring when a turn comes for this process.
     pub(crate) fn hang_bell(&mut self) -> Result<(), Error> {
         let Some(session) = &mut self.session else { return Ok(()) };
@@ -363,32 +369,5 @@ impl Shelf {
 
     pub(crate) fn system(&self, verb: &str, key: &Key, cause: &io::Error) -> Error {
         Error::system(verb, &self.record_path(key), cause)
-    }
-
-    /// Writes the view if it is behind and due.
-    pub(crate) fn show(&mut self, view: &mut View, held: &mut Held<'_>) {
-        let is_behind = !held.is_viewed();
-        view.set_behind(is_behind);
-        if is_behind && view.is_homeless() {
-            // Somebody removed its folder alone.
-            let _ = self.ground.mend();
-        }
-        if !is_behind || view.wait(self.index.count() + self.index.waiting()).is_some() {
-            return;
-        }
-        let clock = &*self.clock;
-        let holds = |record: &Record| !record.is_over(clock) && !self.dead.contains(&record.holder);
-        let entries = self.index.entries().filter_map(|(holders, json)| {
-            if holders.iter().all(holds) {
-                return Some(Cow::Borrowed(json));
-            }
-            let living: Vec<Record> = holders.iter().filter(|one| holds(one)).cloned().collect();
-            (!living.is_empty()).then(|| Cow::Owned(view::entry(&living)))
-        });
-        let lives = |waiter: &&Waiter| !self.dead.contains(&waiter.holder);
-        let waiters =
-            self.index.queues().flat_map(|(_, queue)| queue.iter().filter(lives).zip(1..));
-        let written = view.write(&self.ground.progress, entries, waiters, clock.wall_ms());
-        view.set_behind(!(written && held.note_viewed().is_ok()));
     }
 }

@@ -4,13 +4,13 @@
 //! are open, when its own leases end. A [`Store`] decides the steps against the state that all processes
 //! share. The file store is the one there is; one for several machines would stand behind the same trait.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::change::Staged;
 use crate::clock::Clock;
-use crate::error::{Error, Forced, Writer};
+use crate::error::{Code, Error, Forced, Writer};
 use crate::history::Limits;
 use crate::holder::Holder;
 use crate::index::Changed;
@@ -284,7 +284,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// What the system says.
-    fn begin_change(&mut self, grants: &[(Key, u64)]) -> Result<Workshop, Error>;
+    fn begin_change(&mut self, grants: &[(Key, u64)]) -> (Result<Workshop, Error>, Round);
 
     /// Keeps this much history from now on, or none.
     fn keep_history(&mut self, limits: Option<Limits>);
@@ -297,6 +297,9 @@ pub trait Store: Send {
 
     /// Who took a grant back by force, if somebody did.
     fn forced(&self, key: &Key, token: u64) -> Option<Forced>;
+
+    /// Whether a grant was handed on: to another story or another process.
+    fn handed_on(&self, key: &Key, token: u64) -> bool;
 
     /// The number under which this process lives in records, once it does.
     fn session(&self) -> Option<HolderId>;
@@ -325,4 +328,14 @@ pub trait Store: Send {
 
     /// Leaves: nothing of this process may stay behind. Its locks have been let go of.
     fn leave(&mut self);
+}
+
+/// A grant on ground that vanished while it was made is none.
+pub(crate) fn refuse_grant(answer: &mut Result<Done, Error>, locks: &Path) {
+    if matches!(answer, Ok(Done::Granted(_) | Done::Renewed(_))) {
+        let message = format!("{} was removed while the lock was being taken.", locks.display());
+        *answer = Err(Error::new(Code::Compromised, message)
+            .at(locks)
+            .hint("Nothing was granted. Try again, and keep `git clean -x` away from .ai."));
+    }
 }

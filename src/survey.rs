@@ -45,7 +45,12 @@ pub fn check(root: &Path, clock: &dyn Clock, path: &Located) -> Result<Vec<Holde
                 }
             }
             Found::Unreadable(found) => {
-                return Err(found.refusal(&path.path, &path.named, &file));
+                let life = |holder| life(sight.holders.as_ref(), holder);
+                // Once it is known to be rubbish, the next comer gets the path.
+                if standing::of_unreadable(&found, clock, life).map_err(failed)? == Standing::Holds
+                {
+                    return Err(found.refusal(&path.path, &path.named, &file));
+                }
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
-//! What the steps of a round tell the history.
+//! What a round tells: its events the history, and what is so after it the view.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::error::{Error, Writer};
@@ -14,6 +15,7 @@ use crate::shelf::{Shelf, Why};
 use crate::store::Acquire;
 use crate::story::Story;
 use crate::sys;
+use crate::view::{self, View};
 
 impl Shelf {
     pub(crate) fn tell(&mut self, event: Event) {
@@ -170,5 +172,32 @@ impl Shelf {
         if self.history.append(&self.ground.progress, &mut events) {
             held.set_logged();
         }
+    }
+
+    /// Writes the view if it is behind and due.
+    pub(crate) fn show(&mut self, view: &mut View, held: &mut Held<'_>) {
+        let is_behind = !held.is_viewed();
+        view.set_behind(is_behind);
+        if is_behind && view.is_homeless() {
+            // Somebody removed its folder alone.
+            let _ = self.ground.mend();
+        }
+        if !is_behind || view.wait(self.index.count() + self.index.waiting()).is_some() {
+            return;
+        }
+        let clock = &*self.clock;
+        let holds = |record: &Record| !record.is_over(clock) && !self.dead.contains(&record.holder);
+        let entries = self.index.entries().filter_map(|(holders, json)| {
+            if holders.iter().all(holds) {
+                return Some(Cow::Borrowed(json));
+            }
+            let living: Vec<Record> = holders.iter().filter(|one| holds(one)).cloned().collect();
+            (!living.is_empty()).then(|| Cow::Owned(view::entry(&living)))
+        });
+        let lives = |waiter: &&Waiter| !self.dead.contains(&waiter.holder);
+        let waiters =
+            self.index.queues().flat_map(|(_, queue)| queue.iter().filter(lives).zip(1..));
+        let written = view.write(&self.ground.progress, entries, waiters, clock.wall_ms());
+        view.set_behind(!(written && held.note_viewed().is_ok()));
     }
 }

@@ -159,7 +159,7 @@ fn change_by_hand(role: &Role, project: &Project) {
     let grants: Vec<(Key, u64)> =
         grants.iter().map(|grant| (grant.key, grant.record.token)).collect();
     traced(role, || {
-        let workshop = store.begin_change(&grants).expect("a place for notes");
+        let workshop = store.begin_change(&grants).0.expect("a place for notes");
         let edits = diff::edits(DIFF.as_bytes(), project.root()).expect("a diff that applies");
         let staged = Staged::stage(edits, &workshop.covers, &workshop.notes, &workshop.name, false);
         let change = Arc::new(Mutex::new(staged.expect("ready")));

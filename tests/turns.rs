@@ -396,7 +396,7 @@ impl storylock::Store for Failing {
     fn begin_change(
         &mut self,
         grants: &[(storylock::Key, u64)],
-    ) -> Result<storylock::store::Workshop, storylock::Error> {
+    ) -> (Result<storylock::store::Workshop, storylock::Error>, storylock::store::Round) {
         self.files.begin_change(grants)
     }
 
@@ -406,6 +406,10 @@ impl storylock::Store for Failing {
 
     fn forced(&self, key: &storylock::Key, token: u64) -> Option<storylock::error::Forced> {
         self.files.forced(key, token)
+    }
+
+    fn handed_on(&self, key: &storylock::Key, token: u64) -> bool {
+        self.files.handed_on(key, token)
     }
 
     fn session(&self) -> Option<storylock::record::HolderId> {

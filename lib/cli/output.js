@@ -50,7 +50,8 @@ class Output {
     const text = JSON.stringify(value, null, 2);
     if (!this.#stdout.isTTY) return text;
     const escape = (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`;
-    return text.replace(/[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, escape);
+    const odd = /[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+    return text.replace(odd, escape);
   }
 
   /** Whether a person reads stdout, and no JSON is asked for. */

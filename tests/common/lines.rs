@@ -17,7 +17,7 @@ use storylock::queue::WaiterId;
 use storylock::store::{Acquire, Done, Grant, Status, Step, Store};
 use storylock::{Clock, Error, Kind, Lease, ManualClock};
 
-use crate::common::{Project, key, story, target};
+use crate::common::{self, Project, key, story, target};
 
 /// A store worked by hand, with what came for its waiters.
 pub struct Process {
@@ -50,7 +50,59 @@ pub fn once(paths: &[String], story_id: &str) -> Acquire {
     }
 }
 
+/// A request for this path in this kind, now or never.
+pub fn kinded(path: &str, kind: Kind, story_id: &str) -> Acquire {
+    let mut ask = once(&[], story_id);
+    ask.paths = vec![(located(path), kind)];
+    ask
+}
+
 impl Process {
+    /// Lines up for a lock of this kind; panics if it need not.
+    pub fn wait_for(&mut self, path: &str, kind: Kind, story_id: &str) -> WaiterId {
+        let ask = Acquire { queue: Some(QUEUE_LIMIT), ..kinded(path, kind, story_id) };
+        match self.run(Step::Acquire(ask)) {
+            Ok(Done::Queued(id)) => id,
+            answer => unreachable!("{story_id} must wait for {path}: {answer:?}"),
+        }
+    }
+
+    /// Takes a lock of this kind at once; panics if it cannot.
+    pub fn has(&mut self, path: &str, kind: Kind, story_id: &str) -> Grant {
+        match self.ask(path, kind, story_id) {
+            Ok(grant) => grant,
+            Err(error) => unreachable!("{story_id} must get {path}: {error}"),
+        }
+    }
+
+    /// Asks for a lock of this kind, now or never.
+    pub fn ask(&mut self, path: &str, kind: Kind, story_id: &str) -> Result<Grant, Error> {
+        match self.run(Step::Acquire(kinded(path, kind, story_id)))? {
+            Done::Granted(grants) => Ok(common::only(grants)),
+            done => unreachable!("{done:?} answers no request"),
+        }
+    }
+
+    pub fn transfer(&mut self, grant: &Grant, story_id: &str) -> Result<Grant, Error> {
+        let (key, token) = (grant.key, grant.record.token);
+        match self.run(Step::Transfer { key, token, story: story(story_id) })? {
+            Done::Granted(grants) => Ok(common::only(grants)),
+            done => unreachable!("{done:?} answers no transfer"),
+        }
+    }
+
+    pub fn lower(&mut self, grant: &Grant, kind: Kind) {
+        let (key, token) = (grant.key, grant.record.token);
+        let done = self.run(Step::Lower { key, token, kind });
+        assert!(matches!(done, Ok(Done::Renewed(_))), "{done:?}");
+    }
+
+    /// All stories that have the path, or a folder above it with all below.
+    pub fn holders(&self, path: &str) -> Vec<String> {
+        let holders = self.store.check(&located(path)).expect("a look that the system allows");
+        holders.iter().map(|holder| holder.record.story_id.to_string()).collect()
+    }
+
     pub fn new(project: &Project, clock: &Arc<ManualClock>) -> Process {
         Process::by(project, Arc::clone(clock) as Arc<dyn Clock>)
     }
@@ -170,6 +222,13 @@ impl Letters {
         };
         letters.iter().filter_map(answer).collect()
     }
+
+    /// All that is no answer.
+    pub fn events(&self) -> Vec<Message> {
+        let letters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_event = |message: &&Message| !matches!(message, Message::Answer(..));
+        letters.iter().filter(is_event).cloned().collect()
+    }
 }
 
 /// A desk served by hand whose answers may come later.
@@ -218,6 +277,11 @@ impl Counter {
         let mut answers = self.letters.get(&client)?.answers(ticket);
         assert!(answers.len() <= 1, "a call is answered once: {answers:?}");
         answers.pop()
+    }
+
+    /// What a client was told beside its answers.
+    pub fn events(&self, client: u64) -> Vec<Message> {
+        self.letters.get(&client).map(|letters| letters.events()).unwrap_or_default()
     }
 
     pub fn has_locks(&self, client: u64, ticket: u64) -> bool {

@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use storylock::call::{Ask, Call, Message, Port, QUEUE_LIMIT, Reply, Wait};
+use storylock::call::{Ask, Call, Message, Order, Port, QUEUE_LIMIT, Reply, Wait};
 use storylock::holder::Holder;
-use storylock::store::{Grant, Status};
+use storylock::store::{Grant, Pending, Status};
 use storylock::{
-    Client, Clock, Engine, Error, Key, Kind, Lease, ManualClock, Story, SystemClock, Target,
+    Client, Clock, Engine, Error, Key, Kind, Lease, ManualClock, Mode, Story, SystemClock, Target,
 };
 
 /// How long a test waits for what must happen, on the slowest of machines.
@@ -29,6 +29,15 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A lease that ends in no test.
 pub const LONG: Lease = Lease::Timed(600_000);
+
+/// A lock of a path alone, beside others who read.
+pub const SHARED: Kind = Kind { mode: Mode::Shared, recursive: false };
+
+/// A lock of a folder with all that is below.
+pub const FOLDER: Kind = Kind { mode: Mode::Exclusive, recursive: true };
+
+/// The same, beside others who read.
+pub const SHARED_FOLDER: Kind = Kind { mode: Mode::Shared, recursive: true };
 
 /// Waits until something is so.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -69,6 +78,13 @@ pub fn set(paths: &[impl AsRef<str>], story_id: &str, lease: Lease) -> Ask {
         wait: Wait::No,
         queue_limit: QUEUE_LIMIT,
     }
+}
+
+/// The set of these paths in these kinds.
+pub fn kinds(paths: &[(String, Kind)], story_id: &str, lease: Lease) -> Ask {
+    let none: [&str; 0] = [];
+    let targets = paths.iter().map(|(path, kind)| (target(path), *kind)).collect();
+    Ask { targets, ..set(&none, story_id, lease) }
 }
 
 /// A project.
@@ -297,6 +313,40 @@ impl Caller {
         self.acquire_all(set(&[path], story_id, lease)).map(only)
     }
 
+    /// A bound lock of this kind.
+    pub fn take(&self, path: &str, kind: Kind, story_id: &str) -> Result<Grant, Error> {
+        self.acquire_all(kinds(&[(path.to_owned(), kind)], story_id, Lease::Bound)).map(only)
+    }
+
+    pub fn lower(&self, grant: &Grant, kind: Kind) -> Result<Grant, Error> {
+        self.one(Call::Lower { key: grant.key, token: grant.record.token, kind })
+    }
+
+    pub fn transfer(&self, grant: &Grant, story_id: &str) -> Result<Grant, Error> {
+        let (key, token) = (grant.key, grant.record.token);
+        self.one(Call::Transfer { key, token, story: story(story_id) })
+    }
+
+    pub fn offer(&self, grants: &[Grant], digest: &str) -> Result<Reply, Error> {
+        self.call(Call::Offer { grants: ids(grants), digest: digest.to_owned() })
+    }
+
+    pub fn adopt(&self, grants: &[(Key, u64)], digest: &str) -> Result<Vec<Grant>, Error> {
+        let (grants, digest) = (grants.to_vec(), digest.to_owned());
+        match self.call(Call::Adopt { grants, digest, lease: None })? {
+            Reply::Locks(grants) => Ok(grants),
+            reply => unreachable!("{reply:?} answers no adoption"),
+        }
+    }
+
+    /// Whose locks were taken back, and who waits.
+    pub fn force(&self, path: &str, order: Order) -> Result<(Vec<Holder>, Vec<Pending>), Error> {
+        match self.call(Call::Force { target: target(path), order })? {
+            Reply::Forced(removed, next) => Ok((removed, next)),
+            reply => unreachable!("{reply:?} answers no force"),
+        }
+    }
+
     /// Begins a scope.
     pub fn enter(&self, path: &str, story_id: &str) -> Grant {
         let ask = Ask { scope: true, ..set(&[path], story_id, Lease::Bound) };
@@ -403,6 +453,16 @@ impl Caller {
         };
         self.inbox.take("the note of a giving up", is_it);
     }
+}
+
+/// What grants are known by.
+pub fn ids(grants: &[Grant]) -> Vec<(Key, u64)> {
+    grants.iter().map(|grant| (grant.key, grant.record.token)).collect()
+}
+
+/// An operator's order to take back all that is there.
+pub fn order(reason: &str) -> Order {
+    Order { by: "operator".to_owned(), reason: reason.to_owned(), story: None, is_dry: false }
 }
 
 /// The only one there is.
