@@ -313,8 +313,8 @@ impl Store for Files {
     }
 
     fn forced(&self, key: &Key, token: u64) -> Option<Forced> {
-        let forced: Forced = self.site.as_ref()?.shelf.ground.noted(FORCED, key)?;
-        (forced.token == token).then_some(forced)
+        let words: Vec<Forced> = self.site.as_ref()?.shelf.ground.noted(FORCED, key)?;
+        words.into_iter().find(|forced| forced.token == token)
     }
 
     fn handed_on(&self, key: &Key, token: u64) -> bool {

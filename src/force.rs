@@ -17,6 +17,9 @@ use crate::shelf::{Freed, Shelf, Why};
 use crate::standing::Standing;
 use crate::store::{Done, Force, Pending};
 
+/// As many words are left at a path: one for each of many who share it.
+const MOST_REMEMBERED: usize = 64;
+
 impl Shelf {
     /// Takes the locks of a path back, or tells whose they are.
     ///
@@ -82,7 +85,10 @@ impl Shelf {
             story_id: record.story_id.to_string(),
             token: record.token,
         };
-        let bytes = serde_json::to_vec(&word).unwrap_or_default();
+        let mut words: Vec<Forced> = self.ground.noted(FORCED, key).unwrap_or_default();
+        words.push(word);
+        let words = &words[words.len().saturating_sub(MOST_REMEMBERED)..];
+        let bytes = serde_json::to_vec(words).unwrap_or_default();
         let _ =
             self.ground.annex(FORCED).map(|dir| publish::replace(&dir, &key.to_string(), &bytes));
     }

@@ -134,7 +134,11 @@ impl Shelf {
                     if self.seat(held, &waiter, &extents, &rooms).is_err() {
                         continue;
                     }
-                    for extent in &extents {
+                    for (extent, room) in extents.iter().zip(&rooms) {
+                        if room.is_mine(extent.kind) {
+                            // Nothing was written there: what is given up is still to be taken out.
+                            continue;
+                        }
                         open.remove(&extent.key);
                         let is_freed = |(key, _): &(Key, u64)| *key == extent.key;
                         if freed.iter().any(is_freed) {

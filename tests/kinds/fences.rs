@@ -104,8 +104,8 @@ fn one_who_gave_its_lock_away_writes_no_more() {
     let next = caller.transfer(&given[0], "B").expect("nobody is in the way");
     assert_eq!(code(&write(&caller, std::slice::from_ref(&path), "A", &given)), "EFENCED");
     assert_eq!(code(&write(&caller, std::slice::from_ref(&path), "B", &given)), "EFENCED");
-    caller.offer(&[next.clone()], "secret").expect("its own");
-    let adopted = other.adopt(&ids(&[next.clone()]), "secret").expect("offered");
+    caller.offer(std::slice::from_ref(&next), "secret").expect("its own");
+    let adopted = other.adopt(&ids(std::slice::from_ref(&next)), "secret").expect("offered");
     assert_eq!(code(&write(&caller, std::slice::from_ref(&path), "B", &[next])), "EFENCED");
     assert!(!std::path::Path::new(&path).exists());
     write(&other, std::slice::from_ref(&path), "B", &adopted).expect("its own by now");

@@ -25,7 +25,7 @@ fn who_had_the_lock_is_told_by_whom_and_why_and_can_write_no_more() {
         base: Base::Any,
         make_parents: false,
     };
-    let (what, grants) = (What::Edits(vec![edit]), ids(&[grant.clone()]));
+    let (what, grants) = (What::Edits(vec![edit]), ids(std::slice::from_ref(&grant)));
     let change = Change { story: story("A"), grants, what, durable: false, check: false };
     assert_eq!(code(&mine.call(Call::Change(change))), "EFENCED");
     assert!(!std::path::Path::new(&path).exists());

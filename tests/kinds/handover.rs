@@ -26,7 +26,7 @@ pub(crate) fn role() {
         // Takes a lock, offers it, and tells what it is told.
         "exporter" => {
             let grant = caller.acquire(&project.file("x"), "A", Lease::Bound).expect("free");
-            caller.offer(&[grant.clone()], "secret").expect("its own");
+            caller.offer(std::slice::from_ref(&grant), "secret").expect("its own");
             role.say(&grant.record.token.to_string());
             caller.given_up(&grant);
             role.say(if caller.verify(&grant) { "still mine" } else { "given up" });
@@ -114,16 +114,16 @@ fn an_offer_is_nothing_once_its_lock_is_another_or_the_secret_is_wrong() {
         ("forced", |_, other, path, _| drop(other.force(path, order("stuck")).expect("taken"))),
         ("given away", |mine, _, _, grant| drop(mine.transfer(grant, "B").expect("its own"))),
         ("offered anew", |mine, _, _, grant| {
-            mine.offer(&[grant.clone()], "another").expect("its own");
+            mine.offer(std::slice::from_ref(grant), "another").expect("its own");
         }),
     ];
     for (what, happens) in cases {
         let grant = take();
-        mine.offer(&[grant.clone()], "secret").expect("its own");
-        let wrong = other.adopt(&ids(&[grant.clone()]), "guessed");
+        mine.offer(std::slice::from_ref(&grant), "secret").expect("its own");
+        let wrong = other.adopt(&ids(std::slice::from_ref(&grant)), "guessed");
         assert_eq!(code(&wrong), "ENOTACQUIRED", "{what}");
         happens(&mine, &other, &path, &grant);
-        let late = other.adopt(&ids(&[grant.clone()]), "secret");
+        let late = other.adopt(&ids(std::slice::from_ref(&grant)), "secret");
         assert_eq!(code(&late), "ENOTACQUIRED", "{what}");
         for story in ["A", "B"] {
             other.cleanup(story).expect("cleaned");
@@ -131,8 +131,8 @@ fn an_offer_is_nothing_once_its_lock_is_another_or_the_secret_is_wrong() {
         mine.events();
     }
     let grant = take();
-    mine.offer(&[grant.clone()], "one").expect("its own");
-    mine.offer(&[grant.clone()], "two").expect("its own");
+    mine.offer(std::slice::from_ref(&grant), "one").expect("its own");
+    mine.offer(std::slice::from_ref(&grant), "two").expect("its own");
     other.adopt(&ids(&[grant]), "two").expect("the second offer counts");
 }
 
@@ -142,13 +142,13 @@ fn a_lock_that_is_offered_is_its_owners_until_it_is_taken_over() {
     let (mine, other) = (project.caller(), project.caller());
     let path = project.file("x");
     let grant = mine.take(&path, SHARED, "A").expect("free");
-    mine.offer(&[grant.clone()], "secret").expect("its own");
+    mine.offer(std::slice::from_ref(&grant), "secret").expect("its own");
     // Renewed, raised and lowered it is the same grant, and on offer.
     mine.renew(&path, "A", Some(LONG)).expect("its own");
     mine.take(&path, FOLDER, "A").expect("nobody else reads");
     mine.lower(&grant, SHARED_FOLDER).expect("its own");
     assert!(mine.verify(&grant) && mine.events().is_empty());
-    let adopted = only(other.adopt(&ids(&[grant.clone()]), "secret").expect("offered"));
+    let adopted = only(other.adopt(&ids(std::slice::from_ref(&grant)), "secret").expect("offered"));
     assert_eq!((adopted.record.kind(), adopted.record.lease()), (SHARED_FOLDER, LONG));
     assert_eq!(adopted.record.handed_from, Some(grant.record.token));
     assert_eq!(adopted.record.offer, None);
@@ -184,7 +184,7 @@ fn a_timed_lock_that_is_adopted_begins_its_lease_anew_and_a_detached_one_is_tied
     let ask = Ask { detached: true, ..set(&[&path], "A", Lease::Timed(1000)) };
     let grant = only(mine.acquire_all(ask).expect("free"));
     clock.advance(900);
-    mine.offer(&[grant.clone()], "secret").expect("its own");
+    mine.offer(std::slice::from_ref(&grant), "secret").expect("its own");
     let adopted = only(other.adopt(&ids(&[grant]), "secret").expect("offered"));
     assert!(!adopted.record.detached);
     clock.advance(900);
@@ -203,7 +203,8 @@ fn waiters_wait_on_when_a_lock_changes_hands() {
     assert_eq!((given.record.story_id.as_str(), given.is_fresh), ("B", true));
     assert_eq!(given.record.handed_from, Some(grant.record.token));
     assert!(given.record.lock_id.starts_with("B-"), "{}", given.record.lock_id);
-    let offered = all[0].run(Step::Offer { grants: ids(&[given.clone()]), digest: "s".into() });
+    let offered =
+        all[0].run(Step::Offer { grants: ids(std::slice::from_ref(&given)), digest: "s".into() });
     assert_eq!(offered, Ok(Done::Offered));
     let step = Step::Adopt { grants: ids(&[given]), digest: "s".into(), lease: None };
     assert!(matches!(all[1].run(step), Ok(Done::Granted(_))));
@@ -320,8 +321,9 @@ fn a_scope_whose_lock_was_adopted_ends_without_a_loss() {
     let (mine, other) = (project.caller(), project.caller());
     let path = project.file("x");
     let scoped = mine.enter(&path, "A");
-    mine.offer(&[scoped.clone()], "secret").expect("its own");
-    let adopted = only(other.adopt(&ids(&[scoped.clone()]), "secret").expect("offered"));
+    mine.offer(std::slice::from_ref(&scoped), "secret").expect("its own");
+    let adopted =
+        only(other.adopt(&ids(std::slice::from_ref(&scoped)), "secret").expect("offered"));
     mine.given_up(&scoped);
     let gone = mine.call(Call::LetGo { grants: ids(&[scoped]), scope: true, kinds: vec![PLAIN] });
     assert_eq!(gone, Ok(Reply::LetGo(vec![false])));
@@ -339,8 +341,8 @@ fn one_process_adopts_its_own_offer_and_other_clients_of_it_are_told() {
     let first = only(one.acquire_all(ask.clone()).expect("free"));
     let joined = only(other.acquire_all(ask).expect("its story's"));
     assert_eq!(joined.record.token, first.record.token);
-    one.offer(&[first.clone()], "secret").expect("its own");
-    let adopted = only(other.adopt(&ids(&[first.clone()]), "secret").expect("offered"));
+    one.offer(std::slice::from_ref(&first), "secret").expect("its own");
+    let adopted = only(other.adopt(&ids(std::slice::from_ref(&first)), "secret").expect("offered"));
     one.given_up(&first);
     other.given_up(&joined);
     assert!(one.events().is_empty() && other.events().is_empty());
