@@ -225,24 +225,37 @@ fn printable(path: &str) -> String {
 
 /// Resolves the links of the deepest existing ancestor, and dangling links too.
 fn canonical(path: &Path) -> io::Result<PathBuf> {
-    resolved(path, &mut MAX_LINKS.clone())
+    let mut links = MAX_LINKS;
+    resolved(path, &mut links)
 }
 
-/// The same while so many links may still be followed one by one.
+/// The same while so many links may still be followed one by one: it calls itself for a link only.
 fn resolved(path: &Path, links: &mut usize) -> io::Result<PathBuf> {
-    match std::fs::canonicalize(path) {
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-        // A name below a regular file: nothing there can exist, so the spelling is the identity.
-        Err(cause) if cause.kind() == io::ErrorKind::NotADirectory => return Ok(path.to_owned()),
-        answer => return answer,
-    }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(path.to_owned());
+    let mut missing = Vec::new();
+    let mut at = path.to_owned();
+    let mut real = loop {
+        match std::fs::canonicalize(&at) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            // A name below a regular file: nothing there can exist, so the spelling is the identity.
+            Err(cause) if cause.kind() == io::ErrorKind::NotADirectory => break at,
+            answer => break answer?,
+        }
+        let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else { break at };
+        if let Ok(link) = std::fs::read_link(&at) {
+            *links = links.checked_sub(1).ok_or_else(|| io::Error::from_raw_os_error(ELOOP))?;
+            break followed(resolved(parent, links)?, &link, links)?;
+        }
+        missing.push(name.to_owned());
+        at = parent.to_owned();
     };
-    let mut at = resolved(parent, links)?;
-    let Ok(link) = std::fs::read_link(path) else { return Ok(at.join(name)) };
-    *links = links.checked_sub(1).ok_or_else(|| io::Error::from_raw_os_error(ELOOP))?;
-    // Name by name: what is above a link's target is above where that leads, not above its spelling.
+    real.extend(missing.iter().rev());
+    Ok(real)
+}
+
+/// Where a link in this folder leads, name by name: what is above its target is above where that leads,
+/// not above its spelling.
+fn followed(folder: PathBuf, link: &Path, links: &mut usize) -> io::Result<PathBuf> {
+    let mut at = folder;
     for part in link.components() {
         match part {
             Component::CurDir => {}
