@@ -44,7 +44,7 @@ fn happens(history: &[Turn]) {
 proptest! {
     #![proptest_config(ProptestConfig {
         // PROPTEST_CASES has more of them.
-        cases: ProptestConfig::default().cases.max(1000),
+        cases: ProptestConfig::default().cases.max(500),
         failure_persistence: None,
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()
