@@ -29,7 +29,9 @@ afterEach(cleanUp);
 function notes() {
   const folder = at.path('.ai', 'locks', 'forced');
   if (!fs.existsSync(folder)) return [];
-  return fs.readdirSync(folder).map((name) => JSON.parse(fs.readFileSync(`${folder}/${name}`)));
+  return fs
+    .readdirSync(folder)
+    .flatMap((name) => JSON.parse(fs.readFileSync(`${folder}/${name}`)));
 }
 
 test('the path is free at once, and the answer says whose it was', async () => {
