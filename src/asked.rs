@@ -218,7 +218,8 @@ pub fn change(
 ) -> Result<Call, Error> {
     let grants = GrantId::parse_all(locks);
     let ChangeOptions { durable, check } = *options;
-    Ok(Call::Change(Change { story: Story::new(story_id)?, grants: grants?, what, durable, check }))
+    let (story, grants) = (Story::new(story_id)?, grants?);
+    Ok(Call::Change(Change { story, grants, what, durable, check, under_way: None }))
 }
 
 impl GrantId {

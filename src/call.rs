@@ -3,6 +3,7 @@
 //! A [`Call`] is made of well-formed values only, so bad input never gets this far.
 
 use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 use crate::change::{Edit, Hash, Staged};
@@ -153,6 +154,8 @@ pub struct Change {
     pub durable: bool,
     /// Whether to look only whether it could be done.
     pub check: bool,
+    /// Dropped when the change has come to its end, and nothing is left beside the files.
+    pub under_way: Option<Sender<()>>,
 }
 
 /// What is to change.

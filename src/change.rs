@@ -11,33 +11,15 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
 
-use sha2::{Digest, Sha256};
-
+pub use crate::content::{Base, Hash, hash, hex};
+use crate::content::{changed_meanwhile, check_base};
 use crate::error::{Code, Error};
 use crate::journal::{self, Move};
 use crate::key::{Key, Target};
 use crate::kind::Extent;
 use crate::sys::{self, Dir, Identity};
-
-/// SHA-256 of a file's content.
-pub type Hash = [u8; 32];
-
-/// The hash of this content.
-pub fn hash(content: &[u8]) -> Hash {
-    Sha256::digest(content).into()
-}
-
-/// What a file must be for a change to it to make sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
-    /// Whatever it is.
-    Any,
-    /// Not there.
-    Absent,
-    /// A file of this hash.
-    Hash(Hash),
-}
 
 /// What shall become of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +67,8 @@ pub struct Staged {
     durable: bool,
     is_used: bool,
     is_stuck: bool,
+    /// Dropped with it: somebody may wait for that.
+    pub under_way: Option<Sender<()>>,
     /// Why nothing is to be put in place, to be said once the locks are known to be current.
     refusal: Option<Error>,
 }
@@ -123,6 +107,7 @@ impl Staged {
             is_used: false,
             is_stuck: false,
             refusal: None,
+            under_way: None,
         };
         let planned: Result<Vec<PathBuf>, Error> =
             edits.iter().map(|edit| edit.target.clone().canonical()).collect();
@@ -345,53 +330,4 @@ fn write_beside(path: &Path, content: &[u8], mode: std::fs::Permissions) -> io::
     let (file, path) = file.into_parts();
     path.keep().map_err(|kept| kept.error)?;
     Ok(file)
-}
-
-fn check_base(base: Base, exists: bool, path: &Path) -> Result<(), Error> {
-    let actual = match base {
-        Base::Any => return Ok(()),
-        Base::Absent if !exists => return Ok(()),
-        _ if !exists => None,
-        _ => {
-            let content = std::fs::read(path);
-            Some(hash(&content.map_err(|cause| Error::system("read", path, &cause))?))
-        }
-    };
-    match (base, actual) {
-        (Base::Hash(expected), Some(actual)) if expected == actual => Ok(()),
-        (base, actual) => Err(wrong_base(base, actual, path)),
-    }
-}
-
-fn wrong_base(base: Base, actual: Option<Hash>, path: &Path) -> Error {
-    let expected = match base {
-        Base::Hash(hash) => Some(hash),
-        Base::Any | Base::Absent => None,
-    };
-    let told = |hash: Option<Hash>| {
-        hash.map_or("no file".to_owned(), |hash| format!("content {}", Key(hash)))
-    };
-    let expected_text = match base {
-        Base::Any => "what it was a moment ago".to_owned(),
-        Base::Absent | Base::Hash(_) => told(expected),
-    };
-    let message = format!(
-        "{} has changed: expected {expected_text}, found {}.",
-        path.display(),
-        told(actual)
-    );
-    Error::new(Code::Base, message)
-        .at(path)
-        .on_base(expected.map(hex), actual.map(hex))
-        .hint("Nothing was written. Read it again and make the change anew.")
-}
-
-/// Somebody who holds no lock wrote it since it was looked at.
-fn changed_meanwhile(base: Base, path: &Path) -> Error {
-    wrong_base(base, std::fs::read(path).ok().map(|content| hash(&content)), path)
-}
-
-/// A hash as 64 hex digits.
-pub fn hex(hash: Hash) -> String {
-    Key(hash).to_string()
 }

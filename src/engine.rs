@@ -11,7 +11,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -30,6 +31,9 @@ use crate::workbench;
 const BATCH: usize = 256;
 /// The longest that a busy engine goes on without looking after leases and the ground.
 const LONGEST: Duration = Duration::from_secs(1);
+/// How long a thread that ends waits for its own changes to be put in place or undone; what is left
+/// after that, whoever comes next sweeps.
+const LAST_CHANGE: Duration = Duration::from_secs(5);
 /// How long a process that exits waits for its locks to be given up; the kernel frees them anyway.
 const FAREWELL: Duration = Duration::from_millis(250);
 
@@ -94,6 +98,7 @@ impl Engine {
             engine: Arc::clone(self),
             port,
             is_closed: AtomicBool::new(false),
+            changes: Mutex::new(Some(channel())),
         }
     }
 }
@@ -117,7 +122,7 @@ fn run(
     runtime.block_on(async {
         let mut batch = Vec::new();
         let mut tended = Instant::now();
-        let (back, mut finished) = unbounded_channel();
+        let (mut back, mut finished) = unbounded_channel();
         loop {
             let rest = desk.tend_in();
             tokio::select! {
@@ -141,6 +146,19 @@ fn run(
             workbench::finish(&mut desk, &back, &locks);
             tell_life_line(&desk);
         }
+        // What is being prepared still comes back, is refused, and leaves nothing.
+        let mut is_idle = false;
+        while !is_idle {
+            let (next_back, next_finished) = unbounded_channel();
+            drop(std::mem::replace(&mut back, next_back));
+            let mut left = std::mem::replace(&mut finished, next_finished);
+            is_idle = true;
+            while let Some(request) = left.recv().await {
+                is_idle = false;
+                desk.serve(vec![request], tell_life_line);
+                workbench::finish(&mut desk, &back, &locks);
+            }
+        }
     });
     desk.leave();
 }
@@ -152,6 +170,8 @@ pub struct Client {
     engine: Arc<Engine>,
     port: Arc<dyn Port>,
     is_closed: AtomicBool,
+    /// Every change that is under way has a clone of the sender: the channel ends with the last.
+    changes: Mutex<Option<(Sender<()>, Receiver<()>)>>,
 }
 
 impl Client {
@@ -159,7 +179,10 @@ impl Client {
     ///
     /// # Errors
     /// `ERR_INVALID_STATE` after [`Call::Close`], or when the engine is gone.
-    pub fn submit(&self, call: Call) -> Result<u64, Error> {
+    pub fn submit(&self, mut call: Call) -> Result<u64, Error> {
+        if let Call::Change(change) = &mut call {
+            change.under_way = self.changes().as_ref().map(|(sender, _)| sender.clone());
+        }
         let is_close = matches!(call, Call::Close);
         if self.is_closed.fetch_or(is_close, Ordering::SeqCst) {
             return Err(closed());
@@ -180,13 +203,22 @@ impl Client {
         self.send(u64::MAX, Call::Cancel { ticket }, None)
     }
 
-    /// Gives up every lock of this client, waiting for it a fraction of a second at most.
+    /// Gives up every lock of this client, waiting for it a fraction of a second at most, and for the
+    /// changes that it has under way a few seconds at most: they leave nothing beside the files.
     pub fn leave(&self) {
         let (served, wait) = std::sync::mpsc::sync_channel(1);
         let is_closed = self.is_closed.swap(true, Ordering::SeqCst);
         if !is_closed && self.send(u64::MAX, Call::Close, Some(served)).is_ok() {
             let _ = wait.recv_timeout(FAREWELL);
         }
+        if let Some((sender, changes)) = self.changes().take() {
+            drop(sender);
+            let _ = changes.recv_timeout(LAST_CHANGE);
+        }
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Option<(Sender<()>, Receiver<()>)>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The descriptor of the file that keeps this process's locks alive: a child process that

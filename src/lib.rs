@@ -21,7 +21,7 @@
 //! | [`graph`] | who waits for whom |
 //! | [`overlaps`], [`index`], [`places`], [`view`], [`history`] | what all records and queues say; `locks.json` |
 //! | [`standing`], [`session`] | does it still hold: leases, and life told by the kernel |
-//! | [`change`], [`journal`], [`diff`], [`hunks`] | changes to the files themselves |
+//! | [`change`], [`content`], [`journal`], [`diff`], [`hunks`] | changes to the files themselves |
 //! | [`guard`], [`patience`], [`ground`], [`publish`] | one change at a time, on safe ground, never half seen |
 //! | [`found`], [`record`], [`queue`], [`holder`] | a held path and its waiters on disk, and in words |
 //! | [`key`], [`kind`], [`lease`], [`story`], [`root`], [`clock`], [`error`], [`errno`] | what everything is made of |
@@ -39,6 +39,7 @@ pub mod circles;
 pub mod claims;
 pub mod clock;
 pub mod conclude;
+pub mod content;
 pub mod desk;
 pub mod diff;
 pub mod engine;

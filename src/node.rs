@@ -68,8 +68,10 @@ impl Client {
         let line = Arc::new(Mutex::new(Line::Unopened));
         // However the environment ends, what its calls were granted is given up.
         let hang_up = |line: Weak<Mutex<Line>>| {
-            if let Some(line) = line.upgrade() {
-                *locked(&line) = Line::Closed;
+            let line = line.upgrade();
+            let line = line.map(|line| std::mem::replace(&mut *locked(&line), Line::Closed));
+            if let Some(Line::Open(client)) = line {
+                client.leave();
             }
         };
         let hook = env.add_env_cleanup_hook(Arc::downgrade(&line), hang_up).map_err(failed)?;

@@ -39,12 +39,13 @@ pub fn take(batch: &mut Vec<Request>, desk: &mut Desk, back: &Back) {
                 }
                 (Call::Change(change), Some(Ok(workshop))) => {
                     let (story, grants) = (change.story.clone(), change.grants.clone());
+                    let under_way = change.under_way.clone();
                     match stage(change, &workshop) {
-                        Ok(staged) => Call::Commit(Ready {
-                            story,
-                            grants,
-                            change: Arc::new(Mutex::new(staged)),
-                        }),
+                        Ok(mut staged) => {
+                            staged.under_way = under_way;
+                            let change = Arc::new(Mutex::new(staged));
+                            Call::Commit(Ready { story, grants, change })
+                        }
                         Err(error) => done(Err(error.by(story.as_str()))),
                     }
                 }

@@ -185,7 +185,14 @@ fn changed(
 ) -> Result<storylock::Reply, storylock::Error> {
     let diff = DIFF.as_bytes().to_vec();
     let what = What::Diff { diff, root: project.root().to_owned() };
-    let change = Change { story: story(story_id), grants, what, durable: false, check: false };
+    let change = Change {
+        story: story(story_id),
+        grants,
+        what,
+        durable: false,
+        check: false,
+        under_way: None,
+    };
     caller.call(Call::Change(change))
 }
 

@@ -24,7 +24,14 @@ fn write(caller: &Caller, paths: &[String], id: &str, grants: &[Grant]) -> Resul
     };
     let what = What::Edits(paths.iter().map(edit).collect());
     let (story, grants) = (story(id), ids(grants));
-    caller.call(Call::Change(Change { story, grants, what, durable: false, check: false }))
+    caller.call(Call::Change(Change {
+        story,
+        grants,
+        what,
+        durable: false,
+        check: false,
+        under_way: None,
+    }))
 }
 
 fn is_new(path: &str) -> bool {

@@ -26,7 +26,8 @@ fn who_had_the_lock_is_told_by_whom_and_why_and_can_write_no_more() {
         make_parents: false,
     };
     let (what, grants) = (What::Edits(vec![edit]), ids(std::slice::from_ref(&grant)));
-    let change = Change { story: story("A"), grants, what, durable: false, check: false };
+    let change =
+        Change { story: story("A"), grants, what, durable: false, check: false, under_way: None };
     assert_eq!(code(&mine.call(Call::Change(change))), "EFENCED");
     assert!(!std::path::Path::new(&path).exists());
     let told = mine.loss(&grant);

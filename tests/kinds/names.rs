@@ -85,6 +85,7 @@ fn nothing_is_written_to_a_name() {
         what: What::Edits(vec![edit]),
         durable: false,
         check: false,
+        under_way: None,
     };
     let refused = caller.call(Call::Change(change)).expect_err("no file");
     assert_eq!(refused.code.as_str(), "ERR_INVALID_ARG_VALUE", "{refused}");
