@@ -257,9 +257,15 @@ impl Desk {
                 self.unsettled.insert(lock);
                 continue;
             }
-            if known.iter().any(|record| record.handed_from == Some(token))
-                || self.store.handed_on(&key, token)
-            {
+            let next = known.iter().find(|record| record.handed_from == Some(token));
+            let by = given_up.get(&(key, holding.record.story_id.clone())).copied();
+            if let Some(next) = next.filter(|next| next.story_id != holding.record.story_id) {
+                // Whoever had it too is not the one who gave it away.
+                let error = holding.lost(Some(next), None, false, &*self.clock);
+                self.report(lock, error, by);
+                continue;
+            }
+            if next.is_some() || self.store.handed_on(&key, token) {
                 // It was handed on, as whoever had it wished.
                 if let Some(holding) = self.holdings.remove(&lock) {
                     for client in holding.clients() {
@@ -274,7 +280,6 @@ impl Desk {
             let successor = known.iter().find(is_next).cloned();
             let forced = self.store.forced(&key, token);
             let error = holding.lost(successor.as_ref(), forced, is_new_ground, &*self.clock);
-            let by = given_up.get(&(key, holding.record.story_id.clone())).copied();
             self.report(lock, error, by);
         }
     }

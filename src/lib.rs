@@ -14,7 +14,7 @@
 //! | [`engine`], [`workbench`] | one thread a root; clients; where files are written |
 //! | [`desk`], [`plan`], [`settle`], [`conclude`], [`holdings`], [`claims`], [`waits`] | calls become steps; who in this process has what |
 //! | [`call`] | what can be asked and answered |
-//! | [`files`], [`steps`], [`force`], [`handover`], [`line`], [`turns`], [`circles`], [`grant`], [`room`], [`tale`], [`shelf`] | the file store: the protocol under the guard |
+//! | [`files`], [`steps`], [`fence`], [`force`], [`handover`], [`line`], [`turns`], [`circles`], [`grant`], [`room`], [`tale`], [`shelf`] | the file store: the protocol under the guard |
 //! | [`survey`] | looking without the guard |
 //! | [`wake`] | how one who waits is woken |
 //! | [`store`] | the seam: what any store decides |
@@ -45,6 +45,7 @@ pub mod diff;
 pub mod engine;
 pub mod errno;
 pub mod error;
+pub mod fence;
 pub mod files;
 pub mod force;
 pub mod found;

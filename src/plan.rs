@@ -332,6 +332,11 @@ impl Desk {
                 let keys = [Some(path.key), path.spelled].into_iter().flatten();
                 given_up.extend(keys.map(|key| ((key, story.clone()), client)));
             }
+            (Step::Transfer { key, token, .. }, Ok(_)) => {
+                let holding = self.holdings.get(&(*key, *token));
+                let story = holding.map(|holding| holding.record.story_id.clone());
+                given_up.extend(story.map(|story| ((*key, story), client)));
+            }
             (Step::Cleanup { story }, Ok(_)) => {
                 let locks = self.holdings.locks().into_iter();
                 given_up.extend(locks.map(|(key, _)| ((key, story.clone()), client)));

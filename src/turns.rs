@@ -176,9 +176,12 @@ impl Shelf {
     pub(crate) fn extents_of(&self, waiter: &Waiter, key: &Key) -> Vec<Extent> {
         let entry = |key: Key| {
             let entry = self.index.queue(&key).iter().find(|entry| entry.id == waiter.id);
+            // What a killed process has given it already stands in no queue any more.
+            let given = self.index.get(&key).iter().find(|one| one.waiter == Some(waiter.id));
+            let given = given.map(|record| self.index.extent(key, record));
             // An entry that somebody took away by hand tells neither path nor kind.
-            let unknown = Extent { key, path: PathBuf::new(), kind: Kind::default() };
-            entry.map_or(unknown, |entry| entry.extent(key))
+            let unknown = || Extent { key, path: PathBuf::new(), kind: Kind::default() };
+            entry.map(|entry| entry.extent(key)).or(given).unwrap_or_else(unknown)
         };
         waiter.keys(key).into_iter().map(entry).collect()
     }

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::process::Command;
 
 use common::child::{self, Child, Role};
-use common::{Caller, LONG, Project, code, set, until};
+use common::{Caller, FOLDER, LONG, Project, SHARED, code, kinds, set, until};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Longer than a short path's record, shorter than a long one's.
@@ -25,6 +25,7 @@ fn role() {
     let project = Project::at(&role.root);
     match role.name.as_str() {
         "limited" => midway(&project),
+        "raising" => raising(&project),
         "full" => full(&project),
         "read-only" => read_only(&role, &project),
         name => unreachable!("no role {name}"),
@@ -75,6 +76,41 @@ fn midway(project: &Project) {
 
     limit_files(None);
     caller.acquire_all(set(&paths, "A", LONG)).expect("once there is room");
+}
+
+#[test]
+fn a_set_that_cannot_be_raised_to_its_end_is_what_it_was() {
+    let project = Project::new();
+    let ignoring = "trap '' XFSZ; exec \"$0\" \"$@\"";
+    let mut child = Child::spawn(behind_shell(Command::new("env"), ignoring, "raising", &project));
+    assert_eq!(child.hear(), "as it must be");
+}
+
+fn raising(project: &Project) {
+    let (caller, reader) = (project.caller(), project.caller());
+    rewind(project, &caller);
+    let (src, own, long) =
+        (project.file("src"), project.file("own"), project.file(&"d/".repeat(1200)));
+    let had = caller.take(&src, SHARED, "A").expect("free");
+    let all = [(src.clone(), FOLDER), (own.clone(), SHARED), (long, SHARED)];
+
+    limit_files(Some(LIMIT));
+    let failed = caller.acquire_all(kinds(&all, "A", LONG)).expect_err("the last is too long");
+    assert_eq!(failed.code.as_str(), "EFBIG", "{failed}");
+    assert_eq!(project.records().len(), 1, "the others were taken back");
+    assert!(caller.verify(&had) && caller.events().is_empty(), "what it had it has");
+    let second = reader.take(&src, SHARED, "B").expect("it reads, and no more");
+    reader.take(&project.file("src/x"), FOLDER, "B").expect("nobody has all below");
+
+    // Nor does it end what others have who share the path.
+    let refused = caller.acquire_all(kinds(&all, "A", LONG)).expect_err("B reads");
+    assert_eq!(refused.code.as_str(), "ELOCKED", "{refused}");
+    let failed = caller.acquire_all(kinds(&all[1..], "A", LONG)).expect_err("too long");
+    assert_eq!(failed.code.as_str(), "EFBIG", "{failed}");
+    assert!(caller.verify(&had) && reader.verify(&second));
+    limit_files(None);
+    reader.cleanup("B").expect("cleaned");
+    caller.acquire_all(kinds(&all, "A", LONG)).expect("once there is room");
 }
 
 /// Makes changes until the guard's next notes stand at its beginning, below the limit.

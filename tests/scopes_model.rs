@@ -1,8 +1,8 @@
 //! Random histories of the clients of one engine that share a story's lock, against a plain model: who
-//! claims it, and with which lease it must therefore stand on the disk.
+//! claims it, and with which lease and in which kind it must therefore stand on the disk.
 //!
-//! The rule: bound while any scope is open; else the lease that it was asked for apart from scopes, begun
-//! anew when the last scope ended; else gone.
+//! The rules: bound while any scope is open; else the lease that it was asked for apart from scopes, begun
+//! anew when the last scope ended; else gone. Its kind is the least that covers what its claims want.
 
 mod common;
 
@@ -12,18 +12,20 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use common::desk::HandDesk;
-use common::{Project, code, key, only, set, story, target};
+use common::{Project, code, key, kinds, only, story, target};
 use storylock::store::Grant;
-use storylock::{Ask, Call, Error, Lease, ManualClock, Message, Reply};
+use storylock::{Ask, Call, Error, Kind, Lease, ManualClock, Message, Mode, Reply};
 
 const CLIENTS: u64 = 3;
 
 #[derive(Clone, Copy, Debug)]
 enum Deed {
-    Acquire(Lease),
-    Enter,
-    Exit,
+    Acquire(Lease, Kind),
+    Enter(Kind),
+    /// The scope of this number among those of the client.
+    Exit(usize),
     LetGo,
+    Lower(Kind),
     Renew(Option<Lease>),
     Pass(u64),
     Close,
@@ -33,22 +35,28 @@ fn lease() -> impl Strategy<Value = Lease> {
     prop_oneof![Just(Lease::Bound), (1..400u64).prop_map(Lease::Timed)]
 }
 
+fn kind() -> impl Strategy<Value = Kind> {
+    let mode = prop_oneof![Just(Mode::Exclusive), Just(Mode::Shared)];
+    (mode, any::<bool>()).prop_map(|(mode, recursive)| Kind { mode, recursive })
+}
+
 fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
-        4 => lease().prop_map(Deed::Acquire),
-        4 => Just(Deed::Enter),
-        4 => Just(Deed::Exit),
+        4 => (lease(), kind()).prop_map(|(lease, kind)| Deed::Acquire(lease, kind)),
+        4 => kind().prop_map(Deed::Enter),
+        4 => (0..8usize).prop_map(Deed::Exit),
         3 => Just(Deed::LetGo),
+        2 => kind().prop_map(Deed::Lower),
         2 => prop::option::of(lease()).prop_map(Deed::Renew),
         3 => (1..300u64).prop_map(Deed::Pass),
         1 => Just(Deed::Close),
     ]
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Claim {
-    scopes: u32,
-    is_plain: bool,
+    scopes: Vec<Kind>,
+    plain: Option<Kind>,
 }
 
 /// The lock as it must stand.
@@ -64,7 +72,13 @@ struct Lock {
 
 impl Lock {
     fn is_scoped(&self) -> bool {
-        self.claims.values().any(|claim| claim.scopes > 0)
+        self.claims.values().any(|claim| !claim.scopes.is_empty())
+    }
+
+    /// The least kind that covers what is claimed.
+    fn kind(&self) -> Kind {
+        let claims = self.claims.values().flat_map(|claim| claim.scopes.iter().chain(&claim.plain));
+        claims.copied().reduce(Kind::joined).expect("somebody claims it")
     }
 
     fn begin(&mut self, lease: Lease, now: u64) {
@@ -75,7 +89,7 @@ impl Lock {
     /// Drops empty claims and gives the lock the lease that the rest wants; whether it stays.
     fn settle(&mut self, now: u64) -> bool {
         self.claims.retain(|_, claim| *claim != Claim::default());
-        if !self.claims.values().any(|claim| claim.is_plain) {
+        if !self.claims.values().any(|claim| claim.plain.is_some()) {
             self.apart = None;
         }
         let wanted = if self.is_scoped() { Some(Lease::Bound) } else { self.apart };
@@ -111,10 +125,11 @@ impl Bench {
     }
 
     /// Lets go of the lock at hand, in a scope or not.
-    fn give_up(&mut self, client: u64, scope: bool) {
+    fn give_up(&mut self, client: u64, scope: Option<Kind>) {
         let token = self.lock.as_ref().map_or(0, |lock| lock.token);
         let grants = vec![(key(&self.project.file("a")), token)];
-        let answer = self.ask(client, Call::LetGo { grants, scope, kinds: Vec::new() });
+        let kinds = Vec::from_iter(scope);
+        let answer = self.ask(client, Call::LetGo { grants, scope: scope.is_some(), kinds });
         assert_eq!(answer, Ok(Reply::LetGo(vec![true])), "it was held until now");
     }
 
@@ -128,34 +143,48 @@ impl Bench {
     fn perform(&mut self, client: u64, deed: Deed) {
         let path = self.project.file("a");
         let now = self.now;
-        let claim = self.lock.as_ref().and_then(|lock| lock.claims.get(&client)).copied();
+        let claim = self.lock.as_ref().and_then(|lock| lock.claims.get(&client)).cloned();
         let claim = claim.unwrap_or_default();
         match deed {
-            Deed::Acquire(asked) => {
-                let grant = self.take(client, set(&[&path], "A", asked));
+            Deed::Acquire(asked, kind) => {
+                let grant = self.take(client, kinds(&[(path, kind)], "A", asked));
                 let lock = self.granted(&grant, asked);
-                lock.claims.entry(client).or_default().is_plain = true;
+                let plain = &mut lock.claims.entry(client).or_default().plain;
+                *plain = Some(plain.map_or(kind, |plain| plain.joined(kind)));
                 lock.apart.get_or_insert(asked);
             }
-            Deed::Enter => {
-                let ask = Ask { scope: true, ..set(&[&path], "A", Lease::Bound) };
+            Deed::Enter(kind) => {
+                let ask = Ask { scope: true, ..kinds(&[(path, kind)], "A", Lease::Bound) };
                 let grant = self.take(client, ask);
                 let lock = self.granted(&grant, Lease::Bound);
-                lock.claims.entry(client).or_default().scopes += 1;
+                lock.claims.entry(client).or_default().scopes.push(kind);
             }
-            Deed::Exit if claim.scopes > 0 => {
-                self.give_up(client, true);
+            Deed::Exit(number) if !claim.scopes.is_empty() => {
+                let number = number % claim.scopes.len();
+                self.give_up(client, Some(claim.scopes[number]));
                 if let Some(claim) = self.claim(client) {
-                    claim.scopes -= 1;
+                    claim.scopes.remove(number);
                 }
             }
-            Deed::LetGo if claim.is_plain => {
-                self.give_up(client, false);
+            Deed::LetGo if claim.plain.is_some() => {
+                self.give_up(client, None);
                 if let Some(claim) = self.claim(client) {
-                    claim.is_plain = false;
+                    claim.plain = None;
                 }
             }
-            Deed::Exit | Deed::LetGo => {}
+            Deed::Lower(to) if claim.plain.is_some() => {
+                let now = claim.plain.unwrap_or(to);
+                let is_shared = [to.mode, now.mode].contains(&Mode::Shared);
+                let mode = if is_shared { Mode::Shared } else { Mode::Exclusive };
+                let kind = Kind { mode, recursive: to.recursive && now.recursive };
+                let token = self.lock.as_ref().map_or(0, |lock| lock.token);
+                let answer = self.ask(client, Call::Lower { key: key(&path), token, kind });
+                assert!(matches!(answer, Ok(Reply::Locks(_))), "{answer:?}");
+                if let Some(claim) = self.claim(client) {
+                    claim.plain = Some(kind);
+                }
+            }
+            Deed::Exit(_) | Deed::LetGo | Deed::Lower(_) => {}
             Deed::Renew(lease) => {
                 let call = Call::Renew { target: target(&path), story: story("A"), lease };
                 let answer = self.ask(client, call);
@@ -225,12 +254,15 @@ impl Bench {
         }
         let check = Call::Check { target: target(&self.project.file("a")) };
         let Ok(Reply::Holders(holder)) = self.desk.call(check) else { unreachable!("it is there") };
-        let stands = holder
-            .first()
-            .map(|holder| (holder.record.token, holder.record.lease(), holder.remaining_ms));
+        let stands = holder.first().map(|holder| {
+            let record = &holder.record;
+            (record.token, record.lease(), record.kind(), holder.remaining_ms)
+        });
         let now = self.now;
-        let right =
-            self.lock.as_ref().map(|lock| (lock.token, lock.lease, lock.end.map(|end| end - now)));
+        let right = self
+            .lock
+            .as_ref()
+            .map(|lock| (lock.token, lock.lease, lock.kind(), lock.end.map(|end| end - now)));
         assert_eq!(stands, right, "what stands on the disk is what the claims want");
     }
 }
@@ -243,7 +275,7 @@ proptest! {
     })]
 
     #[test]
-    fn every_history_of_claims_leaves_the_lock_with_the_lease_that_they_want(
+    fn every_history_of_claims_leaves_the_lock_with_the_lease_and_in_the_kind_that_they_want(
         history in prop::collection::vec((0..CLIENTS, deed()), 1..50)
     ) {
         let mut bench = Bench::new();

@@ -4,12 +4,13 @@ use storylock::store::{Acquire, Done, Step};
 use storylock::{Ask, Call, Key, Kind, Lease, Message, Reply};
 
 use crate::bench;
-use crate::common::child::{self, Child};
+use crate::common::child::{Child, Role};
+use crate::common::desk::HandDesk;
 use crate::common::{
     Caller, FOLDER, LONG, Project, SHARED, SHARED_FOLDER, code, ids, key, kinds, only, order, set,
     until,
 };
-use crate::lines::kinded;
+use crate::lines::{Process, kinded};
 
 const PLAIN: Kind = Kind { mode: storylock::Mode::Exclusive, recursive: false };
 
@@ -18,8 +19,7 @@ fn token_of(project: &Project, name: &str, line: &str) -> (Key, u64) {
     (key(&project.file(name)), line.parse().expect("a token"))
 }
 
-pub(crate) fn role() {
-    let Some(role) = child::role() else { return };
+pub(crate) fn play(role: &Role) {
     let project = Project::at(&role.root);
     let caller = project.caller();
     match role.name.as_str() {
@@ -348,4 +348,55 @@ fn one_process_adopts_its_own_offer_and_other_clients_of_it_are_told() {
     assert!(one.events().is_empty() && other.events().is_empty());
     assert!(other.let_go(&adopted));
     assert_eq!(project.records().len(), 0);
+}
+
+fn is_loss(told: &Message) -> bool {
+    matches!(told, Message::Lost { .. })
+}
+
+#[test]
+fn who_exported_a_lock_is_told_of_no_loss_though_it_looks_late() {
+    // The adopter is done with it before its owner looks again.
+    type After = fn(&mut Process, &storylock::store::Grant);
+    let cases: [(&str, After); 3] = [
+        ("gives it up", |adopter, grant| adopter.let_go(std::slice::from_ref(grant))),
+        ("gives it away", |adopter, grant| drop(adopter.transfer(grant, "T").expect("its own"))),
+        ("exports it on", |adopter, grant| {
+            let (grants, digest) = (ids(std::slice::from_ref(grant)), "on".to_owned());
+            let offer = Step::Offer { grants: grants.clone(), digest: digest.clone() };
+            assert_eq!(adopter.run(offer), Ok(Done::Offered));
+            assert!(adopter.run(Step::Adopt { grants, digest, lease: None }).is_ok());
+        }),
+    ];
+    for (what, happens) in cases {
+        let (project, clock, mut all) = bench(1);
+        let mut owner = HandDesk::new(&project, &clock);
+        let asked = owner.call(Call::Acquire(set(&[project.file("x")], "A", Lease::Bound)));
+        let Ok(Reply::Locks(grants)) = asked else { unreachable!("{asked:?}") };
+        let offer = Call::Offer { grants: ids(&grants), digest: "secret".to_owned() };
+        assert_eq!(owner.call(offer), Ok(Reply::Offered));
+        let step = Step::Adopt { grants: ids(&grants), digest: "secret".to_owned(), lease: None };
+        let Ok(Done::Granted(adopted)) = all[0].run(step) else { unreachable!("it is offered") };
+        happens(&mut all[0], &adopted[0]);
+        owner.tend();
+        let told = owner.events(0);
+        assert_eq!(told.len(), 1, "the adopter {what}: {told:?}");
+        assert!(!told.iter().any(is_loss), "the adopter {what}, as its owner wished: {told:?}");
+    }
+}
+
+#[test]
+fn whoever_shared_a_lock_that_another_client_gave_away_is_told_of_the_loss() {
+    let project = Project::new();
+    let engine = project.engine();
+    let (giver, here, elsewhere) = (Caller::of(&engine), Caller::of(&engine), project.caller());
+    let path = project.file("x");
+    let grant = giver.acquire(&path, "A", LONG).expect("free");
+    here.acquire(&path, "A", LONG).expect("its story's");
+    elsewhere.acquire(&path, "A", LONG).expect("its story's");
+    giver.transfer(&grant, "B").expect("nobody is in the way");
+    giver.given_up(&grant);
+    let told = elsewhere.loss(&grant);
+    assert_eq!(told.code.as_str(), "ECOMPROMISED", "{told}");
+    here.loss(&grant);
 }
